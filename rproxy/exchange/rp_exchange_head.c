@@ -1,0 +1,223 @@
+/* Copyright 2026 The mod_rproxy authors
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+/* The heads of an exchange: what the upstream is told about the request and the client, and what the
+ * client gets to see of the response's fields. Everything set here comes after the hop-by-hop fields
+ * were removed, so that no Connection option can make it vanish (CVE-2022-31813). */
+
+#include <string.h>
+#include <apr_lib.h>
+#include <apr_strings.h>
+#include "rproxy/exchange/rp_exchange.h"
+
+int rp_method_is_idempotent(const char *method)
+{
+    static const char *const idempotent[] = { "GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE",
+                                              "PROPFIND", "SEARCH", "REPORT", "QUERY" };
+
+    for (apr_size_t i = 0; i < sizeof(idempotent) / sizeof(idempotent[0]); i++) {
+        if (strcmp(method, idempotent[i]) == 0) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* The protocol to ask the upstream to switch to, as RProxyUpgrade allows; NULL: none. An upgrade is
+ * one token; h2c is mod_http2's business and never travels (RFC 9113 section 3.1). */
+static const char *wanted_upgrade(const rp_exchange *x)
+{
+    const rp_request *request = x->request;
+    const rp_field *upgrade = rp_fields_get(&request->fields, RP_FIELD_UPGRADE, 0);
+    const rp_field *connection = rp_fields_get(&request->fields, RP_FIELD_CONNECTION, 0);
+
+    if (x->settings->upgrade == RP_UPGRADE_OFF || !upgrade || !connection
+        || request->minor_version < 1 || request->framing != RP_BODY_NONE
+        || !rp_list_has_token(connection->value, "upgrade")) {
+        return NULL;
+    }
+    if (strcasecmp(upgrade->value, "websocket") == 0) {
+        return strcmp(request->method, "GET") == 0 ? upgrade->value : NULL;
+    }
+    if (x->settings->upgrade != RP_UPGRADE_ANY || strncasecmp(upgrade->value, "h2c", 3) == 0
+        || strpbrk(upgrade->value, ", \t;") != NULL) {
+        return NULL;
+    }
+    return upgrade->value;
+}
+
+/* An address in the form of RFC 7239 section 6: IPv6 in brackets and quotes. */
+static const char *forwarded_node(apr_pool_t *pool, const char *address)
+{
+    return strchr(address, ':') ? apr_psprintf(pool, "\"[%s]\"", address) : address;
+}
+
+static void append_or_set(rp_fields *out, rp_field_id id, const char *name, const char *value,
+                          int trusted)
+{
+    const rp_field *before = trusted ? rp_fields_get(out, id, 0) : NULL;
+    const char *joined = value;
+
+    for (; before; before = rp_fields_get(out, id, (int)(before - out->items) + 1)) {
+        joined = joined == value ? before->value
+                                 : apr_pstrcat(out->pool, joined, ", ", before->value, NULL);
+    }
+    if (joined != value) {
+        joined = apr_pstrcat(out->pool, joined, ", ", value, NULL);
+    }
+    rp_fields_remove(out, id);
+    rp_fields_add(out, name, joined);
+}
+
+/* X-Forwarded-Proto, -Host and -Port describe the client's side of the first proxy: a trusted peer's
+ * word counts. */
+static void keep_or_set(rp_fields *out, rp_field_id id, const char *name, const char *value,
+                        int trusted)
+{
+    if (trusted && rp_fields_get(out, id, 0)) {
+        return;
+    }
+    rp_fields_remove(out, id);
+    rp_fields_add(out, name, value);
+}
+
+static void add_forwarding(const rp_exchange *x, rp_fields *out)
+{
+    const rp_request *request = x->request;
+    int trusted = request->peer_trusted;
+    rp_forwarded mode = x->settings->forwarded;
+
+    if (mode & RP_FORWARDED_X) {
+        append_or_set(out, RP_FIELD_X_FORWARDED_FOR, "X-Forwarded-For", request->peer_ip, trusted);
+        keep_or_set(out, RP_FIELD_X_FORWARDED_PROTO, "X-Forwarded-Proto", request->scheme, trusted);
+        if (*request->authority) {
+            keep_or_set(out, RP_FIELD_X_FORWARDED_HOST, "X-Forwarded-Host", request->authority,
+                        trusted);
+        }
+        keep_or_set(out, RP_FIELD_X_FORWARDED_PORT, "X-Forwarded-Port",
+                    apr_itoa(out->pool, request->local_port), trusted);
+    }
+    else if (!trusted) {
+        rp_fields_remove(out, RP_FIELD_X_FORWARDED_FOR);
+        rp_fields_remove(out, RP_FIELD_X_FORWARDED_PROTO);
+        rp_fields_remove(out, RP_FIELD_X_FORWARDED_HOST);
+        rp_fields_remove(out, RP_FIELD_X_FORWARDED_PORT);
+    }
+    if (mode & RP_FORWARDED_RFC7239) {
+        const char *host = *request->authority
+            ? apr_pstrcat(out->pool, ";host=\"", request->authority, "\"", NULL) : "";
+
+        append_or_set(out, RP_FIELD_FORWARDED, "Forwarded",
+                      apr_pstrcat(out->pool, "for=", forwarded_node(out->pool, request->peer_ip),
+                                  host, ";proto=", request->scheme, NULL), trusted);
+    }
+    else if (!trusted) {
+        rp_fields_remove(out, RP_FIELD_FORWARDED);
+    }
+}
+
+static void add_framing(const rp_exchange *x, rp_fields *out)
+{
+    rp_fields_remove(out, RP_FIELD_CONTENT_LENGTH);
+    if (x->request->framing == RP_BODY_LENGTH) {
+        rp_fields_add(out, "Content-Length",
+                      apr_off_t_toa(out->pool, (apr_off_t)x->request->content_length));
+    }
+    else if (x->request->framing == RP_BODY_CHUNKED) {
+        rp_fields_add(out, "Transfer-Encoding", "chunked");
+    }
+}
+
+/* Connection and the fields it names. Without an upgrade and trailers nothing is said: HTTP/1.1
+ * connections persist by default. */
+static void add_connection(rp_exchange *x, rp_fields *out)
+{
+    const rp_field *te = rp_fields_get(&x->request->fields, RP_FIELD_TE, 0);
+    int trailers = te && rp_list_has_token(te->value, "trailers");
+
+    x->upgrade_protocol = wanted_upgrade(x);
+    if (x->upgrade_protocol) {
+        rp_fields_add(out, "Connection", "Upgrade");
+        rp_fields_add(out, "Upgrade", x->upgrade_protocol);
+    }
+    else if (trailers) {
+        rp_fields_add(out, "Connection", "TE");
+    }
+    if (trailers && !x->upgrade_protocol) {
+        rp_fields_add(out, "TE", "trailers");
+    }
+}
+
+rp_reason rp_exchange_write_head(rp_exchange *x)
+{
+    const rp_request *request = x->request;
+    const char *host = x->settings->preserve_host && *request->authority
+        ? request->authority : x->address->authority;
+    rp_fields fields;
+    rp_fields sent;
+
+    rp_fields_init(&fields, x->pool, request->fields.count + 12);
+    rp_fields_add(&fields, "Host", host);
+    rp_fields_init(&sent, x->pool, request->fields.count);
+    rp_fields_end_to_end(&request->fields, request->framing == RP_BODY_CHUNKED, &sent);
+    for (int i = 0; i < sent.count; i++) {
+        if (sent.items[i].id != RP_FIELD_HOST) {
+            if (fields.count == fields.capacity) {
+                rp_fields_add(&fields, sent.items[i].name, sent.items[i].value);
+            }
+            else {
+                fields.items[fields.count++] = sent.items[i];
+            }
+        }
+    }
+    add_forwarding(x, &fields);
+    rp_fields_add(&fields, "Via", x->settings->via);
+    rp_fields_remove(&fields, RP_FIELD_X_REQUEST_ID);
+    rp_fields_add(&fields, "X-Request-ID", request->request_id);
+    add_framing(x, &fields);
+    add_connection(x, &fields);
+
+    rp_buffer_init(&x->head, x->pool, 1024);
+    return rp_http_write_request(&x->head, request->method, x->target, &fields) == RP_HTTP_OK
+        ? RP_REASON_NONE : RP_REASON_BAD_REQUEST;
+}
+
+/* Nonzero for the fields whose values may name the upstream's own addresses. */
+static int is_mapped(rp_field_id id)
+{
+    switch (id) {
+    case RP_FIELD_LOCATION:
+    case RP_FIELD_CONTENT_LOCATION:
+    case RP_FIELD_DESTINATION:
+    case RP_FIELD_REFRESH:
+    case RP_FIELD_LINK:
+    case RP_FIELD_SET_COOKIE:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+void rp_exchange_map_fields(const rp_exchange *x, rp_fields *out)
+{
+    rp_fields_init(out, x->pool, x->response.fields.count + 2);
+    rp_fields_end_to_end(&x->response.fields, x->response.framing == RP_BODY_CHUNKED, out);
+    rp_fields_remove(out, RP_FIELD_X_ACCEL_BUFFERING);
+    for (int i = 0; i < out->count; i++) {
+        rp_field *field = &out->items[i];
+
+        if (is_mapped(field->id)) {
+            const char *value = rp_reverse_field(x->pool, x->reverse, field);
+
+            if (value != field->value) {
+                field->value = value;
+                field->value_len = (apr_uint32_t)strlen(value);
+            }
+        }
+    }
+    if (x->response.status == 101) {
+        rp_fields_add(out, "Connection", "Upgrade");
+        rp_fields_add(out, "Upgrade", x->upgrade_protocol);
+    }
+}

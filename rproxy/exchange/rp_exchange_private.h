@@ -1,0 +1,45 @@
+/* Copyright 2026 The mod_rproxy authors
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+/* What the exchange's own files share; nobody else includes it. */
+#ifndef RP_EXCHANGE_PRIVATE_H
+#define RP_EXCHANGE_PRIVATE_H
+
+#include <apr_strings.h>
+#include "rproxy/exchange/rp_exchange.h"
+
+#define RP_BODY_READ        32768       /* bytes read from the client at once */
+#define RP_REPLAY_BODY_MAX  65536       /* request body bytes kept for another attempt */
+#define RP_INTERIM_MAX      32          /* 1xx responses of one attempt */
+
+/** Puts the request head, and body bytes kept from an earlier attempt, in line for sending. */
+void rp_exchange_queue_request(rp_exchange *x);
+
+/** Sends as much of the request as goes now. Ends the exchange if the client's body is broken. */
+void rp_exchange_pump_request(rp_exchange *x, apr_time_t now);
+
+/** Receives as much of the response as goes now and hands it to the lane. */
+void rp_exchange_pump_response(rp_exchange *x, apr_time_t now);
+
+/** Both, for RP_X_RELAY. upstream_ready 0: nothing can have come from the upstream yet. */
+void rp_exchange_relay_step(rp_exchange *x, apr_time_t now, int upstream_ready);
+
+/** One step of a tunnel. */
+void rp_exchange_tunnel_step(rp_exchange *x, apr_time_t now);
+
+/** Writes what is in line. RP_IO_DONE: nothing is left. */
+rp_io rp_exchange_flush_wire(rp_exchange *x, apr_time_t now);
+
+/** An attempt ended without a response: begins another one if that is allowed and safe, else ends
+ * the exchange. detail lives in the exchange's pool or is constant. */
+void rp_exchange_attempt_failed(rp_exchange *x, rp_reason reason, const char *detail);
+
+/** The response's status is one that RProxyRetry on= names and another attempt is possible: begins it
+ * and returns nonzero. */
+int rp_exchange_retries_status(rp_exchange *x);
+
+/** Records the end; only the first one counts. Gives the connection back. */
+void rp_exchange_finish(rp_exchange *x, rp_outcome outcome, rp_reason reason, const char *detail);
+
+#endif
