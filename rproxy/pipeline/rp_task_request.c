@@ -1,0 +1,134 @@
+/* Copyright 2026 The mod_rproxy authors
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+/* From request_rec to the neutral request. The path that travels is the client's, byte for byte, in the
+ * same normal form that httpd's access control saw; where an earlier rule changed r->uri, that counts. */
+
+#include <string.h>
+#include <apr_strings.h>
+#include "httpd.h"
+#include "http_core.h"
+#include "http_log.h"
+#include "http_protocol.h"
+#include "ap_mmn.h"
+#include "rproxy/pipeline/rp_task.h"
+#include "rproxy/pipeline/rp_request_id.h"
+
+APLOG_USE_MODULE(rproxy);
+
+static const char *authority_of(const request_rec *r)
+{
+    const char *host;
+
+    /* An absolute-form target overrides Host (RFC 9112 section 3.2.2). */
+    if (r->parsed_uri.scheme && r->parsed_uri.hostname) {
+        return r->parsed_uri.hostinfo;
+    }
+    host = apr_table_get(r->headers_in, "Host");
+    return host ? host : "";
+}
+
+static int merges_slashes(const server_rec *server)
+{
+#if AP_MODULE_MAGIC_AT_LEAST(20120211, 84)
+    const core_server_config *core = ap_get_core_module_config(server->module_config);
+
+    return core->merge_slashes != AP_CORE_CONFIG_OFF;
+#else
+    (void)server;
+    return 1;
+#endif
+}
+
+int rp_task_read_target(request_rec *r, rp_request *request)
+{
+    int configured = rp_server_config_of(r->server)->encoded_slashes;
+    rp_encoded_slashes slashes = configured == RP_UNSET ? RP_SLASHES_PASS
+                                                        : (rp_encoded_slashes)configured;
+    const char *query;
+    char *decoded;
+
+    request->method = r->method;
+    request->target = r->unparsed_uri;
+    request->authority = authority_of(r);
+    if (*request->authority && !rp_uri_is_authority(request->authority)) {
+        ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r, "RP0002: Host is not a valid authority");
+        return HTTP_BAD_REQUEST;
+    }
+    if (rp_uri_path(r->pool, r->unparsed_uri, slashes, merges_slashes(r->server), &request->path,
+                    &query) != RP_HTTP_OK) {
+        ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r,
+                      "RP0003: the request target is refused: %s", r->unparsed_uri);
+        return HTTP_BAD_REQUEST;
+    }
+    request->query = r->args;
+    decoded = rp_uri_decode(r->pool, request->path, strlen(request->path));
+    if (strcmp(decoded, r->uri) != 0) {
+        /* A rule of another module (RewriteRule with PT, Alias) has changed the path. */
+        request->path = rp_uri_encode(r->pool, r->uri);
+    }
+    return OK;
+}
+
+static int add_header(void *baton, const char *name, const char *value)
+{
+    rp_fields_add(baton, name, value);
+    return 1;
+}
+
+static int is_trusted(const request_rec *r)
+{
+    const apr_array_header_t *trusted = rp_server_config_of(r->server)->trusted_proxies;
+
+    for (int i = 0; trusted && i < trusted->nelts; i++) {
+        if (apr_ipsubnet_test(APR_ARRAY_IDX(trusted, i, apr_ipsubnet_t *),
+                              r->connection->client_addr)) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* httpd unsets Content-Length where Transfer-Encoding came with it, and marks the connection for
+ * closing: the trace of a request that we refuse rather than reinterpret. */
+static int had_length_and_coding(const request_rec *r)
+{
+    return !r->connection->master && r->connection->keepalive == AP_CONN_CLOSE && !r->prev
+        && !r->main && apr_table_get(r->headers_in, "Transfer-Encoding") != NULL;
+}
+
+int rp_task_read_request(rp_task *task)
+{
+    request_rec *r = task->r;
+    rp_request *request = &task->request;
+    rp_http_error error;
+
+    request->scheme = ap_http_scheme(r);
+    request->minor_version = r->proto_num >= HTTP_VERSION(1, 1) ? 1 : 0;
+    request->client_ip = r->useragent_ip;
+    request->peer_ip = r->connection->client_ip;
+    request->peer_trusted = is_trusted(r);
+    request->local_port = r->connection->local_addr->port;
+    rp_fields_init(&request->fields, r->pool, apr_table_elts(r->headers_in)->nelts + 2);
+    apr_table_do(add_header, &request->fields, r->headers_in, NULL);
+    request->request_id = rp_request_id(r, request);
+    if (r->main || r->prev) {
+        /* The body, if there was one, belongs to the request that came first. */
+        rp_fields_remove(&request->fields, RP_FIELD_EXPECT);
+        request->framing = RP_BODY_NONE;
+        return OK;
+    }
+    error = rp_http_request_framing(&request->fields, request->minor_version, &request->framing,
+                                    &request->content_length);
+    if (error == RP_HTTP_OK && had_length_and_coding(r)) {
+        error = RP_HTTP_LENGTH_AND_CODING;
+    }
+    if (error != RP_HTTP_OK) {
+        ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r, "RP0004: request refused: %s",
+                      rp_http_error_text(error));
+        r->connection->keepalive = AP_CONN_CLOSE;
+        return HTTP_BAD_REQUEST;
+    }
+    return OK;
+}
