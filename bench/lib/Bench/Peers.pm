@@ -1,0 +1,73 @@
+# Copyright 2026 The mod_rproxy authors
+# SPDX-License-Identifier: Apache-2.0
+
+# The proxies that are compared. Each peer is a module with
+#   missing()     undef, or why it cannot take part
+#   version()     what is running
+#   start(%args)  a private instance in front of the backend: a Bench::Process
+# with the arguments
+#   dir          a directory of its own
+#   port, tls    where to listen, plain and with TLS
+#   backend      the port of the backend
+#   cert, key    PEM files; both: one file with the two
+#   profile      a hash: threads (undef: httpd's stock MPM settings; else so many in one child),
+#                connections (the most that will be open), websockets (true: tunnels are used)
+package Bench::Peers;
+use strict;
+use warnings;
+use File::Path qw(remove_tree);
+use Bench::Peer::HAProxy;
+use Bench::Peer::Httpd;
+use Bench::Peer::Nginx;
+use Bench::Process;
+
+our $us = 'mod_rproxy';
+our @all = ($us, qw(mod_proxy nginx haproxy));
+
+my %peer = (
+    mod_rproxy => Bench::Peer::Httpd->new('mod_rproxy'),
+    mod_proxy  => Bench::Peer::Httpd->new('mod_proxy'),
+    nginx      => 'Bench::Peer::Nginx',
+    haproxy    => 'Bench::Peer::HAProxy',
+);
+
+# Those of the wanted peers that can take part, in the given order; says why one cannot.
+sub available {
+    my @wanted = @_;
+    my @found;
+    for my $name (@wanted) {
+        my $class = $peer{$name} // die "bench: no such peer: $name (there are: @all)\n";
+        my $why = $class->missing;
+        if ($why) {
+            print STDERR "bench: without $name: $why\n";
+        } else {
+            push @found, $name;
+        }
+    }
+    die "bench: no peer is left\n" unless @found;
+    return @found;
+}
+
+sub version { $peer{$_[0]}->version }
+
+my $instances = 0;
+
+# Starts a peer; returns { name, process, dir, port, tls }.
+sub start {
+    my ($name, $setup, $backend, $profile) = @_;
+    my $dir = "$setup->{dir}/$name-" . ++$instances;
+    mkdir $dir or die "bench: $dir: $!\n";
+    my %port = (port => Bench::Process::free_port(), tls => Bench::Process::free_port());
+    my $process = $peer{$name}->start(%port, dir => $dir, backend => $backend, profile => $profile,
+                                      map { $_ => $setup->{$_} } qw(cert key both));
+    return { name => $name, process => $process, dir => $dir, %port };
+}
+
+# Its logs go with it: they are large.
+sub stop {
+    my ($peer) = @_;
+    $peer->{process}->stop;
+    remove_tree($peer->{dir});
+}
+
+1;
