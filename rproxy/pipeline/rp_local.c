@@ -49,40 +49,44 @@ static int is_allowed(const request_rec *r, const rp_target *target)
     return 0;
 }
 
-int rp_local_apply(request_rec *r, const rp_local_rule *rule, rp_task *task)
+/* Whether the rule's path covers the request's; fills in match. */
+static int matches(request_rec *r, const rp_local_rule *rule, const char *prefix, const char *path,
+                   rp_match *match)
 {
     rp_match_context context = { r->pool, NULL, 0, r };
     rp_route_table *table = rp_route_table_make(r->pool);
-    const char *prefix = rule->path ? rule->path : url_of_directory(r, rule->directory);
-    rp_route *route;
-    const char *error = rp_route_parse(r->pool, prefix, 0, rule->target, rule->options, rule->file,
-                                       rule->line, &route);
-    int status;
+    rp_route *route = apr_pcalloc(r->pool, sizeof(*route));
 
-    if (error) {
-        ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "RP0009: %s:%d: %s", rule->file, rule->line,
-                      error);
-        return HTTP_INTERNAL_SERVER_ERROR;
+    route->path = prefix;
+    route->target = rule->address;
+    route->weight = 1;
+    route->file = rule->file;
+    route->line = rule->line;
+    rp_route_table_add(table, route);
+    return rp_route_table_finish(r->pool, table) == NULL
+        && rp_route_match(table, &context, path, match);
+}
+
+int rp_local_apply(request_rec *r, const rp_local_rule *rule, rp_task *task)
+{
+    const char *prefix = rule->path ? rule->path : url_of_directory(r, rule->directory);
+    int status = rp_task_read_target(r, &task->request);
+
+    if (status != OK) {
+        return status;
     }
-    if (rule->from_htaccess && !is_allowed(r, route->target)) {
+    if (!matches(r, rule, prefix, task->request.path, &task->match)) {
+        return DECLINED;
+    }
+    if (rule->from_htaccess && rule->address && !is_allowed(r, rule->address)) {
         ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r,
                       "RP0010: %s (%s:%d) is not under a target that RProxyAllowTarget lists; "
                       "the server's administrator can add it there", rule->target, rule->file,
                       rule->line);
         return HTTP_FORBIDDEN;
     }
-    status = rp_task_read_target(r, &task->request);
-    if (status != OK) {
-        return status;
-    }
-    rp_route_table_add(table, route);
-    error = rp_route_table_finish(r->pool, table);
-    if (error || !rp_route_match(table, &context, task->request.path, &task->match)) {
-        return DECLINED;
-    }
     task->client_prefix = prefix;
     task->from_htaccess = rule->from_htaccess != 0;
-    rp_pipeline_take(task);
     return OK;
 }
 

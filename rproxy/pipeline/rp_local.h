@@ -8,14 +8,11 @@
 
 #include "rproxy/pipeline/rp_task.h"
 
-/** Lets the rule take the request. task is new, not yet the request's. OK: taken; DECLINED: the path
- * isn't under it; else an HTTP status. */
+/** Whether the rule takes the request; sets the match of task, which is new, then (its route's target
+ * is NULL if the rule exempts). OK, DECLINED: the path isn't under the rule; else an HTTP status. */
 int rp_local_apply(request_rec *r, const rp_local_rule *rule, rp_task *task);
 
 /** After rewriting: OK, or HTTP_FORBIDDEN if a .htaccess file led outside of what is allowed. */
 int rp_local_check_target(const rp_task *task);
-
-/** rp_pipeline.c: makes the task, whose match is set, the request's. */
-void rp_pipeline_take(rp_task *task);
 
 #endif

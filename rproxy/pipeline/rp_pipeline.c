@@ -68,7 +68,7 @@ static rp_task *new_task(request_rec *r)
     return task;
 }
 
-void rp_pipeline_take(rp_task *task)
+static void take(rp_task *task)
 {
     request_rec *r = task->r;
 
@@ -100,7 +100,7 @@ static int translate_name(request_rec *r)
         || !task->match.route->target) {
         return DECLINED;
     }
-    rp_pipeline_take(task);
+    take(task);
     return OK;
 }
 
@@ -161,17 +161,25 @@ static int post_read_request(request_rec *r)
 static int fixups(request_rec *r)
 {
     const rp_dir_config *dir = rp_dir_config_of(r->per_dir_config);
+    rp_task *task;
+    int status;
 
     if (!dir->rule || is_exempt(r) || r->method_number == M_CONNECT) {
         return DECLINED;
     }
-    if (strcmp(dir->rule->target, "!") == 0) {
-        if (rp_task_of(r)) {
-            apr_table_setn(r->notes, exempt_note, "1");
-        }
-        return DECLINED;
+    task = new_task(r);
+    status = rp_local_apply(r, dir->rule, task);
+    if (status != OK) {
+        return status;
     }
-    return rp_local_apply(r, dir->rule, new_task(r));
+    if (task->match.route->target) {
+        take(task);
+    }
+    else if (rp_task_of(r)) {
+        /* A route has kept the file system out already: the handler starts over without routes. */
+        apr_table_setn(r->notes, exempt_note, "1");
+    }
+    return OK;
 }
 
 /* ---- the blocking driver ---------------------------------------------------------------------- */

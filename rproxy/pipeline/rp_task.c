@@ -70,7 +70,7 @@ int rp_task_start(rp_task *task)
     x->address = task->match.route->target;
     x->ops = &rp_client_ops_pipeline;
     x->client = task;
-    x->endpoint = rp_endpoint_get(task->match.route->target, task->client_prefix != NULL, dir->tls,
+    x->endpoint = rp_endpoint_get(task->match.route->target, task->from_htaccess, dir->tls,
                                   dir->keepalive ? dir->keepalive : &rp_keepalive_default);
     if (rp_route_target(r->pool, &task->match, task->request.path, task->request.query,
                         dir->rewrites, &x->target) != RP_HTTP_OK) {

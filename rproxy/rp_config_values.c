@@ -1,0 +1,192 @@
+/* Copyright 2026 The mod_rproxy authors
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+/* Where directives may stand, and how their arguments are read. */
+#include <string.h>
+#include <strings.h>
+#include <apr_lib.h>
+#include <apr_strings.h>
+
+#include "rproxy/rp_config_private.h"
+
+/* ---- where a directive stands ---------------------------------------------------------------- */
+
+int rp_config_in_htaccess(const cmd_parms *cmd)
+{
+    return cmd->pool == cmd->temp_pool;
+}
+
+const ap_directive_t *rp_config_enclosing(const ap_directive_t *directive, const char *name)
+{
+    apr_size_t len = strlen(name);
+
+    for (directive = directive->parent; directive; directive = directive->parent) {
+        if (!strncasecmp(directive->directive, name, len)
+            && (!directive->directive[len] || !strcasecmp(directive->directive + len, "Match")))
+            return directive;
+    }
+    return NULL;
+}
+
+const char *rp_config_guard(cmd_parms *cmd, unsigned int rules)
+{
+    static const char *const strange[] = { "<Limit", "<LimitExcept", "<Proxy", NULL };
+    const char *name = cmd->cmd->name;
+    const ap_directive_t *found;
+
+    if ((rules & (RP_GUARD_NOT_HTACCESS | RP_GUARD_SERVER)) && rp_config_in_htaccess(cmd))
+        return apr_psprintf(cmd->pool, "%s is not for .htaccess files, only the server's own "
+                            "configuration may set it; move it there%s", name,
+                            rules & RP_GUARD_SERVER ? "" : ", into <Directory> or <Location>");
+    for (int i = 0; strange[i]; i++) {
+        if ((found = rp_config_enclosing(cmd->directive, strange[i])))
+            return apr_psprintf(cmd->pool, "%s could not take effect in %s>; %s", name,
+                                found->directive,
+                                i < 2 ? "move it out, and use <If> to choose by method"
+                                      : "that section is mod_proxy's, use <Location>");
+    }
+    if ((rules & RP_GUARD_SERVER) && cmd->path)
+        return apr_psprintf(cmd->pool, "%s holds for a whole server; move it out of the section, "
+                            "into <VirtualHost> or the main server", name);
+    for (found = cmd->directive->next; (rules & RP_GUARD_ONCE) && found; found = found->next) {
+        if (!strcasecmp(found->directive, name))
+            return apr_psprintf(cmd->pool, "%s stands twice in one section: here (%s:%d) and at "
+                                "%s:%d; keep one", name, cmd->directive->filename,
+                                cmd->directive->line_num, found->filename, found->line_num);
+    }
+    return NULL;
+}
+
+/* ---- arguments ------------------------------------------------------------------------------- */
+
+apr_array_header_t *rp_config_words(apr_pool_t *pool, const char *arguments)
+{
+    apr_array_header_t *words = apr_array_make(pool, 8, sizeof(const char *));
+
+    while (apr_isspace(*arguments))
+        arguments++;
+    while (*arguments) {
+        apr_size_t key = strspn(arguments, "abcdefghijklmnopqrstuvwxyz-");
+        const char *word;
+
+        if (key && arguments[key] == '='
+            && (arguments[key + 1] == '"' || arguments[key + 1] == '\'')) {
+            const char *value = arguments + key + 1;
+
+            word = apr_pstrcat(pool, apr_pstrmemdup(pool, arguments, key + 1),
+                               ap_getword_conf(pool, &value), NULL);
+            arguments = value;
+        }
+        else
+            word = ap_getword_conf(pool, &arguments);
+        APR_ARRAY_PUSH(words, const char *) = word;
+    }
+    return words;
+}
+
+/** "a=, b= and c=" */
+static const char *list_of(apr_pool_t *pool, const char *const *names)
+{
+    const char *list = "";
+
+    for (int i = 0; names[i]; i++)
+        list = apr_pstrcat(pool, list, !i ? "" : names[i + 1] ? ", " : " and ", names[i], "=",
+                           NULL);
+    return list;
+}
+
+const char *rp_config_key(apr_pool_t *pool, const char *argument, const char *const *names,
+                          unsigned int *seen, int *key, const char **value)
+{
+    const char *equals = strchr(argument, '=');
+    apr_size_t len = equals ? (apr_size_t)(equals - argument) : 0;
+
+    if (!equals)
+        return apr_psprintf(pool, "\"%s\" is no key=value; known keys are %s", argument,
+                            list_of(pool, names));
+    for (int i = 0; names[i]; i++) {
+        if (strlen(names[i]) != len || strncmp(names[i], argument, len) != 0)
+            continue;
+        if (*seen & 1u << i)
+            return apr_psprintf(pool, "%s= stands twice; keep one", names[i]);
+        if (!equals[1])
+            return apr_psprintf(pool, "%s= needs a value", names[i]);
+        *seen |= 1u << i;
+        *key = i;
+        *value = equals + 1;
+        return NULL;
+    }
+    return apr_psprintf(pool, "unknown key \"%s\"; known are %s", argument, list_of(pool, names));
+}
+
+static const struct time_unit {
+    const char *name;
+    apr_interval_time_t size;
+} time_units[] = {
+    { "d", 86400 * APR_USEC_PER_SEC },
+    { "h", 3600 * APR_USEC_PER_SEC },
+    { "min", 60 * APR_USEC_PER_SEC },
+    { "mi", 60 * APR_USEC_PER_SEC },
+    { "m", 60 * APR_USEC_PER_SEC },
+    { "s", APR_USEC_PER_SEC },
+    { "", APR_USEC_PER_SEC },
+    { "ms", 1000 },
+};
+
+#define TIME_UNITS ((int)(sizeof(time_units) / sizeof(time_units[0])))
+#define TIME_MAX_DAYS 3650
+
+const char *rp_config_time(apr_pool_t *pool, const char *argument, const char *text,
+                           apr_interval_time_t *time)
+{
+    const apr_interval_time_t max = TIME_MAX_DAYS * 86400 * APR_USEC_PER_SEC;
+    apr_size_t digits = strspn(text, "0123456789");
+    int unit = 0;
+    apr_int64_t number;
+
+    while (unit < TIME_UNITS && strcmp(time_units[unit].name, text + digits) != 0)
+        unit++;
+    if (!digits || unit == TIME_UNITS)
+        return apr_psprintf(pool, "\"%s\": write a time as a whole number with its unit, like "
+                            "250ms, 5s, 2min, 1h or 1d", argument);
+    number = digits < 16 ? apr_atoi64(text) : APR_INT64_MAX;
+    if (number > max / time_units[unit].size)
+        return apr_psprintf(pool, "\"%s\": a time is at most %d days; write 0 for no limit",
+                            argument, TIME_MAX_DAYS);
+    *time = number * time_units[unit].size;
+    return NULL;
+}
+
+const char *rp_config_time_text(apr_pool_t *pool, apr_interval_time_t time)
+{
+    if (!time)
+        return "0";
+    for (int i = 0; i < TIME_UNITS; i++) {
+        if (*time_units[i].name && time % time_units[i].size == 0)
+            return apr_psprintf(pool, "%" APR_TIME_T_FMT "%s", time / time_units[i].size,
+                                time_units[i].name);
+    }
+    return apr_psprintf(pool, "%" APR_TIME_T_FMT "us", time);
+}
+
+const char *rp_config_number(apr_pool_t *pool, const char *argument, const char *text, int min,
+                             int max, int *number)
+{
+    apr_size_t digits = strspn(text, "0123456789");
+    apr_int64_t value = digits < 16 ? apr_atoi64(text) : APR_INT64_MAX;
+
+    if (!digits || text[digits] || value < min || value > max)
+        return apr_psprintf(pool, "\"%s\": write a whole number from %d to %d", argument, min, max);
+    *number = (int)value;
+    return NULL;
+}
+
+const char *rp_config_target_check(apr_pool_t *pool, const rp_target *target)
+{
+    if (target && target->scheme == RP_SCHEME_BALANCER)
+        return apr_psprintf(pool, "target %s: balancer targets need mod_rproxy_balancer, which "
+                            "offers no pools yet; name one server, or several rules with weight=",
+                            target->text);
+    return NULL;
+}
