@@ -19,7 +19,7 @@ typedef enum rp_reason {
     RP_REASON_TLS_PROTOCOL,             /* handshake or record failure, alert */
     RP_REASON_CLOSED_EARLY,             /* closed before any byte of a response */
     RP_REASON_INCOMPLETE,               /* closed in the middle of a response */
-    RP_REASON_BAD_RESPONSE,             /* malformed head, framing or chunk; see the rp_http_error */
+    RP_REASON_BAD_RESPONSE,             /* malformed head, framing or chunk; see rp_http_error */
     RP_REASON_FIRST_BYTE_TIMEOUT,       /* RProxyTimeout first-byte= */
     RP_REASON_IDLE_TIMEOUT,             /* RProxyTimeout idle=, either side */
     RP_REASON_TOTAL_TIMEOUT,            /* RProxyTimeout total= */
@@ -36,7 +36,7 @@ typedef enum rp_reason {
 } rp_reason;
 
 typedef struct rp_reason_info {
-    const char *name;                   /* for the log and rproxy-error, stable: "connect-timeout" */
+    const char *name;                   /* for log and rproxy-error, stable: "connect-timeout" */
     const char *proxy_status;           /* RFC 9209 section 2.3 error type */
     int http_status;                    /* answer if nothing was sent yet; 0: none possible */
     const char *message_id;             /* "RP0101", see docs/messages.md */

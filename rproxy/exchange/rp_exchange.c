@@ -7,7 +7,7 @@
 #include <string.h>
 #include "rproxy/exchange/rp_exchange_private.h"
 
-/* ---- end -------------------------------------------------------------------------------------- */
+/* ---- end ------------------------------------------------------------------------------------- */
 
 static void drop_connection(rp_exchange *x, int reusable)
 {
@@ -57,7 +57,7 @@ int rp_exchange_client_left(rp_exchange *x)
     return 0;
 }
 
-/* ---- attempts --------------------------------------------------------------------------------- */
+/* ---- attempts -------------------------------------------------------------------------------- */
 
 static void begin_attempt(rp_exchange *x, apr_time_t now, int fresh)
 {
@@ -95,6 +95,9 @@ static int wants_retry(const rp_exchange *x, rp_reason reason)
     case RP_REASON_CONNECT_FAILED:
     case RP_REASON_CLOSED_EARLY:
         return (retry->on & RP_RETRY_ERROR) != 0;
+    case RP_REASON_TLS_PROTOCOL:
+        /* A handshake that broke off is a connection that was not made. */
+        return (retry->on & RP_RETRY_ERROR) != 0 && x->state == RP_X_CONNECT;
     default:
         return 0;
     }
@@ -147,7 +150,7 @@ int rp_exchange_retries_status(rp_exchange *x)
     return 0;
 }
 
-/* ---- deadlines -------------------------------------------------------------------------------- */
+/* ---- deadlines ------------------------------------------------------------------------------- */
 
 static apr_time_t earlier(apr_time_t deadline, apr_time_t from, apr_interval_time_t limit,
                           rp_reason reason, rp_reason *which)
@@ -176,10 +179,12 @@ static apr_time_t next_deadline(const rp_exchange *x, rp_reason *which)
                                which);
         }
         else {
-            int on_client = x->want_client_write || (x->want_client_read && !x->want_upstream_write);
+            int on_client = x->want_client_write
+                || (x->want_client_read && !x->want_upstream_write);
 
             deadline = earlier(0, x->progress_at, limits->idle,
-                               on_client ? RP_REASON_CLIENT_TIMEOUT : RP_REASON_IDLE_TIMEOUT, which);
+                               on_client ? RP_REASON_CLIENT_TIMEOUT : RP_REASON_IDLE_TIMEOUT,
+                               which);
         }
         break;
     case RP_X_TUNNEL:
@@ -214,7 +219,7 @@ static void check_deadline(rp_exchange *x, apr_time_t now)
     }
 }
 
-/* ---- steps ------------------------------------------------------------------------------------ */
+/* ---- steps ----------------------------------------------------------------------------------- */
 
 static void connect_step(rp_exchange *x, apr_time_t now)
 {

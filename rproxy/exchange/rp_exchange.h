@@ -4,14 +4,14 @@
 
 /* rproxy/exchange: one client request and the upstream attempts made for it.
  *
- * A state machine over non-blocking sockets. rp_exchange_step() does what can be done now and returns;
- * rp_exchange_waits() then says what it waits for: descriptors of the upstream, the client's direction
- * (through the lane), and a deadline. A driver waits for any of them and steps again. Which lane and
- * which driver it is, the exchange doesn't know: the client is behind rp_client_ops.
+ * A state machine over non-blocking sockets. rp_exchange_step() does what can be done now and
+ * returns; rp_exchange_waits() then says what it waits for: descriptors of the upstream, the
+ * client's direction (through the lane), and a deadline. A driver waits for any of them and steps
+ * again. Which lane and which driver it is, the exchange doesn't know: the client is behind
+ * rp_client_ops.
  *
- * An exchange belongs to one thread at a time (the one that steps it); it lives in the request's pool
- * and must be ended with rp_exchange_end() before that pool goes.
- */
+ * An exchange belongs to one thread at a time (the one that steps it); it lives in the request's
+ * pool and must be ended with rp_exchange_end() before that pool goes. */
 #ifndef RP_EXCHANGE_H
 #define RP_EXCHANGE_H
 
@@ -21,7 +21,7 @@
 #include "rproxy/route/rp_route.h"
 #include "rproxy/upstream/rp_upstream.h"
 
-/* ---- settings: immutable while requests run --------------------------------------------------- */
+/* ---- settings: immutable while requests run -------------------------------------------------- */
 
 /** RProxyTimeout, microseconds; 0: none. */
 typedef struct rp_timeouts {
@@ -30,7 +30,7 @@ typedef struct rp_timeouts {
     apr_interval_time_t idle;           /* nothing moved in either direction */
     apr_interval_time_t total;          /* the whole exchange, tunnels excepted */
     apr_interval_time_t tunnel;         /* nothing moved in a tunnel */
-    apr_interval_time_t drain;          /* how long a tunnel may outlive a graceful restart or stop */
+    apr_interval_time_t drain;        /* how long a tunnel may outlive a graceful restart or stop */
 } rp_timeouts;
 
 /** RProxyRetry on=: what makes another attempt. */
@@ -67,7 +67,7 @@ typedef struct rp_exchange_settings {
     const char *via;                    /* our name in Via */
 } rp_exchange_settings;
 
-/* ---- the client's side, brought by the lane --------------------------------------------------- */
+/* ---- the client's side, brought by the lane -------------------------------------------------- */
 
 /** What to do with an upstream's response head. */
 typedef enum rp_head_verdict {
@@ -89,8 +89,8 @@ typedef struct rp_client_ops {
     /** Sends a 1xx response other than 101. */
     rp_io (*interim)(void *client, int status, const rp_fields *fields);
 
-    /** Sends the final response head or a 101; fields are ready for the client (end-to-end, mapped).
-     * body_unread nonzero: the request body was not read to its end. */
+    /** Sends the final response head or a 101; fields are ready for the client (end-to-end,
+     * mapped). body_unread nonzero: the request body was not read to its end. */
     rp_head_verdict (*head)(void *client, const rp_response *response, const rp_fields *fields,
                             int body_unread);
 
@@ -102,8 +102,8 @@ typedef struct rp_client_ops {
      * RP_IO_AGAIN: taken, but more would pile up: wait for the client to become writable. */
     rp_io (*send)(void *client, char *buffer, char *data, apr_size_t len);
 
-    /** Hands on what was sent so far without waiting for more; also after RP_IO_AGAIN. RP_IO_DONE: the
-     * client can take more. push: the upstream has paused, nothing may be held back. */
+    /** Hands on what was sent so far without waiting for more; also after RP_IO_AGAIN. RP_IO_DONE:
+     * the client can take more. push: the upstream has paused, nothing may be held back. */
     rp_io (*flush)(void *client, int push);
 
     /** The body is complete. trailers may be NULL. */
@@ -120,14 +120,14 @@ typedef struct rp_client_ops {
     void (*detach)(void *client);
 } rp_client_ops;
 
-/* ---- the exchange ----------------------------------------------------------------------------- */
+/* ---- the exchange ---------------------------------------------------------------------------- */
 
 typedef enum rp_outcome {
     RP_OUTCOME_RUNNING,
     RP_OUTCOME_DONE,                    /* complete answer (or tunnel) delivered to the lane */
     RP_OUTCOME_REPLACED,                /* the lane answers with response.status itself */
     RP_OUTCOME_ERROR,                   /* nothing was sent: the lane answers from reason */
-    RP_OUTCOME_BROKEN                   /* broke off behind the head: the client must see it broken */
+    RP_OUTCOME_BROKEN                 /* broke off behind the head: the client must see it broken */
 } rp_outcome;
 
 typedef enum rp_exchange_state {
@@ -148,7 +148,7 @@ typedef struct rp_exchange {
     const rp_target *address;           /* the endpoint's, for Host */
     const rp_client_ops *ops;
     void *client;
-    apr_time_t drain_by;                /* a tunnel ends then, since the child is to stop; 0: no bound;
+    apr_time_t drain_by;             /* a tunnel ends then, since the child is to stop; 0: no bound;
                                          * may be set between steps */
 
     /* result */
@@ -182,9 +182,9 @@ typedef struct rp_exchange {
     apr_time_t attempt_at, sent_at, progress_at, deadline;
     const char *upgrade_protocol;       /* what we asked to switch to, NULL: nothing */
     unsigned int request_done:1;        /* the request is sent, or its sending was given up */
-    unsigned int send_broken:1;         /* the upstream stopped reading; its answer may still come */
+    unsigned int send_broken:1;        /* the upstream stopped reading; its answer may still come */
     unsigned int response_done:1;       /* the whole response was received */
-    unsigned int client_eof:1;          /* the request body (tunnel: client's direction) has ended */
+    unsigned int client_eof:1;         /* the request body (tunnel: client's direction) has ended */
     unsigned int keep_body:1;           /* request bytes are kept for another attempt */
     unsigned int body_touched:1;        /* bytes of the request body have been read */
     unsigned int replayed:1;            /* a dead reused connection was replaced once already */
@@ -202,13 +202,14 @@ typedef struct rp_exchange {
     unsigned int want_client_write:1;
 } rp_exchange;
 
-/** Prepares an exchange whose "given by the lane" members are set. Returns RP_REASON_NONE, or why the
- * request cannot be sent on (outcome is then ERROR already). */
+/** Prepares an exchange whose "given by the lane" members are set. Returns RP_REASON_NONE, or why
+ * the request cannot be sent on (outcome is then ERROR already). */
 rp_reason rp_exchange_start(rp_exchange *x);
 
-/** Does what can be done now; upstream_ready 0 says that nothing can have come from the upstream since
- * the last step (the first step; a wake-up by the client alone). Afterwards x->outcome is RUNNING and rp_exchange_waits() is valid, or
- * the exchange has ended (its connection is already given back). Never blocks. */
+/** Does what can be done now; upstream_ready 0 says that nothing can have come from the upstream
+ * since the last step (the first step; a wake-up by the client alone). Afterwards x->outcome is
+ * RUNNING and rp_exchange_waits() is valid, or the exchange has ended (its connection is already
+ * given back). Never blocks. */
 rp_outcome rp_exchange_step(rp_exchange *x, int upstream_ready);
 
 /** What the exchange waits for. */
@@ -226,11 +227,11 @@ void rp_exchange_waits(const rp_exchange *x, rp_waits *waits);
  * (ignore_client_abort), else the exchange has ended. */
 int rp_exchange_client_left(rp_exchange *x);
 
-/** Ends it from outside (the server stops, the request's pool goes): outcome becomes ERROR or BROKEN
- * with this reason unless it has ended already. */
+/** Ends it from outside (the server stops, the request's pool goes): outcome becomes ERROR or
+ * BROKEN with this reason unless it has ended already. */
 void rp_exchange_end(rp_exchange *x, rp_reason reason);
 
-/* ---- pieces for tests and for the exchange's own files ---------------------------------------- */
+/* ---- pieces for tests and for the exchange's own files --------------------------------------- */
 
 /** Builds the upstream's request head (Host, forwarding, Via, framing, upgrade) into x->head. */
 rp_reason rp_exchange_write_head(rp_exchange *x);

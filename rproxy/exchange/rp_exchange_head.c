@@ -2,9 +2,9 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 
-/* The heads of an exchange: what the upstream is told about the request and the client, and what the
- * client gets to see of the response's fields. Everything set here comes after the hop-by-hop fields
- * were removed, so that no Connection option can make it vanish (CVE-2022-31813). */
+/* The heads of an exchange: what the upstream is told about the request and the client, and what
+ * the client gets to see of the response's fields. Everything set here comes after the hop-by-hop
+ * fields were removed, so that no Connection option can make it vanish (CVE-2022-31813). */
 
 #include <string.h>
 #include <apr_lib.h>
@@ -70,8 +70,8 @@ static void append_or_set(rp_fields *out, rp_field_id id, const char *name, cons
     rp_fields_add(out, name, joined);
 }
 
-/* X-Forwarded-Proto, -Host and -Port describe the client's side of the first proxy: a trusted peer's
- * word counts. */
+/* X-Forwarded-Proto, -Host and -Port describe the client's side of the first proxy: a trusted
+ * peer's word counts. */
 static void keep_or_set(rp_fields *out, rp_field_id id, const char *name, const char *value,
                         int trusted)
 {

@@ -10,6 +10,7 @@
 #include "rproxy/exchange/rp_exchange.h"
 
 #define RP_BODY_READ        32768       /* bytes read from the client at once */
+#define RP_SEND_ROUNDS      16          /* such reads before the upstream's answer is looked for */
 #define RP_REPLAY_BODY_MAX  65536       /* request body bytes kept for another attempt */
 #define RP_INTERIM_MAX      32          /* 1xx responses of one attempt */
 
@@ -35,8 +36,8 @@ rp_io rp_exchange_flush_wire(rp_exchange *x, apr_time_t now);
  * the exchange. detail lives in the exchange's pool or is constant. */
 void rp_exchange_attempt_failed(rp_exchange *x, rp_reason reason, const char *detail);
 
-/** The response's status is one that RProxyRetry on= names and another attempt is possible: begins it
- * and returns nonzero. */
+/** The response's status is one that RProxyRetry on= names and another attempt is possible: begins
+ * it and returns nonzero. */
 int rp_exchange_retries_status(rp_exchange *x);
 
 /** Records the end; only the first one counts. Gives the connection back. */

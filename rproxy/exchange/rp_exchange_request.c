@@ -2,9 +2,9 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 
-/* The request's way to the upstream: head, body, chunked coding, trailers. Bytes go through the wire
- * buffer: the head alone for requests without a body (no copy), else the client's bytes are read
- * straight behind room for the head and a chunk-size line. */
+/* The request's way to the upstream: head, body, chunked coding, trailers. Bytes go through the
+ * wire buffer: the head alone for requests without a body (no copy), else the client's bytes are
+ * read straight behind room for the head and a chunk-size line. */
 
 #include <string.h>
 #include "rproxy/exchange/rp_exchange_private.h"
@@ -125,10 +125,16 @@ void rp_exchange_pump_request(rp_exchange *x, apr_time_t now)
 {
     int has_body = x->request->framing != RP_BODY_NONE;
 
-    while (!x->request_done) {
+    for (int round = 0; !x->request_done; round++) {
         int fits = x->wire_off == 0
             && x->wire.len + RP_CHUNK_HEAD_MAX + RP_BODY_READ / 2 + 2 <= x->wire.capacity;
 
+        if (round == RP_SEND_ROUNDS) {
+            /* An upload that flows without a pause must not hide an answer that is there already.
+             */
+            x->want_upstream_write = 1;
+            return;
+        }
         if (has_body && !x->client_eof && fits) {
             switch (read_body(x, now)) {
             case RP_IO_AGAIN:

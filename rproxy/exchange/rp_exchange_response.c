@@ -7,9 +7,10 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE                     /* memmem */
 #endif
-#include <stdlib.h>
 #include <string.h>
 #include "rproxy/exchange/rp_exchange_private.h"
+
+#define RP_PEER_IDLE_MAX 86400          /* seconds; a longer Keep-Alive: timeout= tells nothing */
 
 /* What became of bytes that were read. */
 typedef enum taken {
@@ -24,7 +25,7 @@ static void bad_response(rp_exchange *x, const char *detail)
                        RP_REASON_BAD_RESPONSE, detail);
 }
 
-/* ---- heads ------------------------------------------------------------------------------------ */
+/* ---- heads ----------------------------------------------------------------------------------- */
 
 /* An upgrade that we asked for, to what we asked for, and nothing else, becomes a tunnel. */
 static void switch_protocols(rp_exchange *x)
@@ -62,14 +63,17 @@ static void interim_response(rp_exchange *x, apr_time_t now)
 static void learn_keep_alive(rp_exchange *x)
 {
     const rp_field *field = rp_fields_get(&x->response.fields, RP_FIELD_KEEP_ALIVE, 0);
-    const char *timeout = field ? strstr(field->value, "timeout=") : NULL;
+    const char *digit = field ? strstr(field->value, "timeout=") : NULL;
+    int seconds = 0;
 
-    if (timeout) {
-        int seconds = atoi(timeout + 8);
-
-        if (seconds >= 0 && seconds < 86400) {
-            rp_conn_set_peer_idle(x->conn, apr_time_from_sec(seconds));
-        }
+    if (!digit) {
+        return;
+    }
+    for (digit += 8; *digit >= '0' && *digit <= '9' && seconds < RP_PEER_IDLE_MAX; digit++) {
+        seconds = seconds * 10 + (*digit - '0');
+    }
+    if (seconds < RP_PEER_IDLE_MAX) {
+        rp_conn_set_peer_idle(x->conn, apr_time_from_sec(seconds));
     }
 }
 
@@ -192,7 +196,7 @@ static taken take_head_bytes(rp_exchange *x, const char *data, apr_size_t len, a
     return TAKEN_ALL;
 }
 
-/* ---- body ------------------------------------------------------------------------------------- */
+/* ---- body ------------------------------------------------------------------------------------ */
 
 static void response_complete(rp_exchange *x, const rp_fields *trailers)
 {
@@ -269,7 +273,7 @@ static void take_body(rp_exchange *x, char *buffer, char *data, apr_size_t len)
     }
 }
 
-/* ---- reading ---------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static void upstream_ended(rp_exchange *x, rp_io io)
 {

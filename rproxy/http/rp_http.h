@@ -279,7 +279,8 @@ typedef enum rp_encoded_slashes {
  * @param path   set: in pool, or pointing into target where nothing changed and it ends there
  * @param query  set: bytes after '?', NULL if there is none
  * @return RP_HTTP_OK, or RP_HTTP_BAD_TARGET: above the root, %00, bad %XX, space or control byte,
- *         '#', backslash, or an encoded slash with RP_SLASHES_REJECT
+ *         '#', backslash, an encoded slash with RP_SLASHES_REJECT, or a dot segment that only some
+ *         servers see ("..%2F", "..%5C", "..;")
  */
 rp_http_error rp_uri_path(apr_pool_t *pool, const char *target, rp_encoded_slashes slashes,
                           int merge_slashes, const char **path, const char **query);

@@ -99,6 +99,7 @@ int rp_uri_is_authority(const char *authority)
 typedef struct path_scan {
     const char *end;                    /* '?' or the final NUL */
     int changes;                        /* nonzero: normalise() may have something to do */
+    int encoded_slash;                  /* nonzero: %2F or %5C is in it */
 } path_scan;
 
 /** Nonzero if the bytes at p begin with a dot, encoded or not. */
@@ -119,6 +120,7 @@ static rp_http_error scan_path(const char *path, rp_encoded_slashes slashes, int
     const char *p = path;
 
     scan->changes = 0;
+    scan->encoded_slash = 0;
     for (;;) {
         while (rp_byte_is(*p, RP_BYTE_PLAIN)) {
             p++;
@@ -134,6 +136,7 @@ static rp_http_error scan_path(const char *path, rp_encoded_slashes slashes, int
                 return RP_HTTP_BAD_TARGET;
             }
             scan->changes |= slashes == RP_SLASHES_DECODE && byte == '/';
+            scan->encoded_slash |= byte == '/' || byte == '\\';
             p += 3;
         }
         else if (*p == '?' || *p == '\0') {
@@ -199,6 +202,41 @@ static int normalise(char *path, int merge_slashes)
     return 1;
 }
 
+/** Length of what some server takes for the end of a segment: '/', %2F, %5C; 0: nothing. */
+static int border_len(const char *p)
+{
+    int byte = *p == '%' ? percent_byte(p) : *p;
+
+    return byte != '/' && byte != '\\' ? 0 : *p == '%' ? 3 : 1;
+}
+
+/** Nonzero if a normalised path has a segment that some server takes for "." or "..": one between
+ * encoded slashes, or one with parameters ("..;x"), which servlet containers cut off. Nobody who
+ * sees a plain segment there can tell where it leads, so it leads nowhere. */
+static int hides_dot_segment(const char *p)
+{
+    for (;;) {
+        int dots = 0;
+
+        while (is_dot(p)) {
+            p += *p == '.' ? 1 : 3;
+            dots++;
+        }
+        if ((dots == 1 || dots == 2)
+            && (*p == '\0' || *p == ';' || border_len(p)
+                 || (*p == '%' && percent_byte(p) == ';'))) {
+            return 1;
+        }
+        while (*p != '\0' && !border_len(p)) {
+            p++;
+        }
+        if (*p == '\0') {
+            return 0;
+        }
+        p += border_len(p);
+    }
+}
+
 static void decode_slashes(char *path)
 {
     char *write = path;
@@ -247,7 +285,7 @@ rp_http_error rp_uri_path(apr_pool_t *pool, const char *target, rp_encoded_slash
         *path = "/";                    /* an absolute-form target without a path */
         return RP_HTTP_OK;
     }
-    if (!scan.changes && *scan.end == '\0') {
+    if (!scan.changes && !scan.encoded_slash && *scan.end == '\0') {
         *path = start;
         return RP_HTTP_OK;
     }
@@ -260,7 +298,8 @@ rp_http_error rp_uri_path(apr_pool_t *pool, const char *target, rp_encoded_slash
             return RP_HTTP_BAD_TARGET;
         }
     }
-    return RP_HTTP_OK;
+    return (scan.changes || scan.encoded_slash) && hides_dot_segment(copy) ? RP_HTTP_BAD_TARGET
+                                                                           : RP_HTTP_OK;
 }
 
 /* ---- percent-encoding ------------------------------------------------------------------------ */

@@ -4,14 +4,17 @@
 
 /* The exchange's client in the pipeline lane: request body and response go through httpd's filters.
  *
- * Output must not block (a parked request has no thread to block). core_output_filter blocks on FLUSH
- * buckets and above FlushMaxThreshold, so: a filter of ours right in front of it takes FLUSH buckets
- * out, after the filters above (TLS, compression) have acted on them, and asks it to write what goes;
- * and no more than RP_CLIENT_BUFFER bytes are passed on before it is empty again. Where nobody else
- * could wait in our place anyway (HTTP/2 streams, subrequests), output blocks as usual. */
+ * Output must not block (a parked request has no thread to block). core_output_filter blocks on
+ * FLUSH buckets and above FlushMaxThreshold, so: a filter of ours right in front of it takes FLUSH
+ * buckets out, after the filters above (TLS, compression) have acted on them, and asks it to write
+ * what goes; and no more than RP_CLIENT_BUFFER bytes are passed on before it is empty again. Where
+ * nobody else could wait in our place anyway (HTTP/2 streams, subrequests), output blocks as usual.
+ */
 
+#include <stdlib.h>
 #include <string.h>
 #include <apr_strings.h>
+#include <openssl/ssl.h>
 #include "httpd.h"
 #include "http_connection.h"
 #include "http_core.h"
@@ -30,7 +33,7 @@ APLOG_USE_MODULE(rproxy);
 static ap_filter_rec_t *flow_filter;
 static ap_filter_rec_t *trailer_filter;
 
-/* ---- filters ---------------------------------------------------------------------------------- */
+/* ---- filters --------------------------------------------------------------------------------- */
 
 apr_status_t rp_client_nudge(conn_rec *c)
 {
@@ -107,7 +110,7 @@ void rp_client_register(void)
                                                (ap_filter_type)(AP_FTYPE_TRANSCODE + 1));
 }
 
-/* ---- request body ----------------------------------------------------------------------------- */
+/* ---- request body ---------------------------------------------------------------------------- */
 
 static rp_io read_failed(rp_task *task, apr_status_t rv)
 {
@@ -163,8 +166,8 @@ static rp_io client_read(void *client, char *buffer, apr_size_t size, apr_size_t
         return RP_IO_EOF;
     }
     if (APR_BRIGADE_EMPTY(task->in)) {
-        rv = ap_get_brigade(task->tunnel ? task->c->input_filters : task->r->input_filters, task->in,
-                            AP_MODE_READBYTES, APR_NONBLOCK_READ, (apr_off_t)size);
+        rv = ap_get_brigade(task->tunnel ? task->c->input_filters : task->r->input_filters,
+                            task->in, AP_MODE_READBYTES, APR_NONBLOCK_READ, (apr_off_t)size);
         if (APR_STATUS_IS_EAGAIN(rv) || (rv == APR_SUCCESS && APR_BRIGADE_EMPTY(task->in))) {
             return RP_IO_AGAIN;
         }
@@ -178,6 +181,10 @@ static rp_io client_read(void *client, char *buffer, apr_size_t size, apr_size_t
     }
     if (take_input(task, buffer, size, got) != RP_IO_DONE) {
         return RP_IO_FAILED;
+    }
+    if (*got > 0 || task->body_ended) {
+        /* Who sends the body doesn't wait for a 100; httpd would close the connection for it. */
+        task->r->expecting_100 = 0;
     }
     if (*got > 0) {
         return RP_IO_DONE;
@@ -205,7 +212,7 @@ static const rp_fields *client_request_trailers(void *client)
     return &task->request_trailers;
 }
 
-/* ---- response heads --------------------------------------------------------------------------- */
+/* ---- response heads -------------------------------------------------------------------------- */
 
 static void fill_headers_out(request_rec *r, const rp_fields *fields)
 {
@@ -283,6 +290,21 @@ static rp_head_verdict replace_response(rp_task *task, const rp_fields *fields)
     return RP_HEAD_REPLACE;
 }
 
+static void set_status(request_rec *r, const rp_response *response)
+{
+    const char *known = ap_get_status_line(response->status);
+    const char *reason = response->reason;
+
+    if (r->prev && r->status != HTTP_OK && response->status == HTTP_OK) {
+        return;                         /* the page of an ErrorDocument: the error's status stays */
+    }
+    if (!*reason && atoi(known) == response->status) {
+        reason = known + 4;
+    }
+    r->status = response->status;
+    r->status_line = apr_psprintf(r->pool, "%03d %s", response->status, reason);
+}
+
 static rp_head_verdict client_head(void *client, const rp_response *response,
                                    const rp_fields *fields, int body_unread)
 {
@@ -301,10 +323,7 @@ static rp_head_verdict client_head(void *client, const rp_response *response,
      * LimitRequestBody would not hold. */
     r->proxyreq = PROXYREQ_REVERSE;
     fill_headers_out(r, fields);
-    r->status = response->status;
-    r->status_line = apr_psprintf(r->pool, "%03d %s", response->status,
-                                  *response->reason ? response->reason
-                                  : ap_get_status_line(response->status) + 4);
+    set_status(r, response);
     if (response->content_length >= 0) {
         r->clength = response->content_length;
     }
@@ -315,7 +334,7 @@ static rp_head_verdict client_head(void *client, const rp_response *response,
     return RP_HEAD_RELAY;
 }
 
-/* ---- response body ---------------------------------------------------------------------------- */
+/* ---- response body --------------------------------------------------------------------------- */
 
 static char *client_reserve(void *client, apr_size_t *size)
 {
@@ -416,7 +435,11 @@ static rp_io client_finish(void *client, const rp_fields *trailers)
         }
     }
     APR_BRIGADE_INSERT_TAIL(task->out, apr_bucket_eos_create(task->c->bucket_alloc));
-    return pass(task) == APR_SUCCESS && !task->c->aborted ? RP_IO_DONE : RP_IO_FAILED;
+    if (pass(task) != APR_SUCCESS) {
+        return RP_IO_FAILED;
+    }
+    /* mod_http2 aborts a stream's connection as soon as the client has all of it. */
+    return task->c->aborted && !task->c->master ? RP_IO_FAILED : RP_IO_DONE;
 }
 
 void rp_client_break(rp_task *task)
@@ -438,7 +461,8 @@ void rp_client_break(rp_task *task)
         }
         c->aborted = 1;
     }
-    /* An error bucket keeps the CHUNK filter from writing the last chunk, and resets an HTTP/2 stream. */
+    /* An error bucket keeps the CHUNK filter from writing the last chunk, and resets an HTTP/2
+     * stream. */
     APR_BRIGADE_INSERT_TAIL(task->out, ap_bucket_error_create(HTTP_BAD_GATEWAY, NULL, r->pool,
                                                               c->bucket_alloc));
     APR_BRIGADE_INSERT_TAIL(task->out, apr_bucket_eos_create(c->bucket_alloc));
@@ -446,7 +470,22 @@ void rp_client_break(rp_task *task)
     c->keepalive = AP_CONN_CLOSE;
 }
 
-/* ---- tunnel ----------------------------------------------------------------------------------- */
+/* ---- tunnel ---------------------------------------------------------------------------------- */
+
+/* In front of the bytes of an extended CONNECT, mod_http2 puts the end of the request that it made
+ * of it. */
+static void skip_end_of_request(rp_task *task)
+{
+    apr_bucket *b;
+
+    if (ap_get_brigade(task->c->input_filters, task->in, AP_MODE_READBYTES, APR_NONBLOCK_READ, 1)
+        == APR_SUCCESS && !APR_BRIGADE_EMPTY(task->in)) {
+        b = APR_BRIGADE_FIRST(task->in);
+        if (APR_BUCKET_IS_EOS(b)) {
+            apr_bucket_delete(b);
+        }
+    }
+}
 
 static void client_tunnel(void *client)
 {
@@ -464,6 +503,24 @@ static void client_tunnel(void *client)
     rp_stats_add(RP_STAT_TUNNELS, 1);
     task->body_ended = 0;
     apr_brigade_cleanup(task->in);
+    if (c->master) {
+        skip_end_of_request(task);
+    }
+}
+
+/* Ends our direction of a TLS connection and leaves the other one open: mod_ssl's own way of ending
+ * (an EOC bucket) frees what the client's bytes still have to come through. */
+static void end_tls_write(rp_task *task)
+{
+    struct ssl_st *ssl = task->parking ? rp_park_tls(task->parking) : NULL;
+
+    if (ssl) {
+        SSL_shutdown(ssl);              /* close_notify, through mod_ssl's output */
+    }
+    else if (strcmp(task->request.scheme, "https") == 0) {
+        /* Another module's TLS: nobody knows how to end one direction, so both end. */
+        task->body_ended = 1;
+    }
 }
 
 static void client_end_write(void *client)
@@ -478,7 +535,7 @@ static void client_end_write(void *client)
         task->r->eos_sent = 1;
         return;
     }
-    ap_shutdown_conn(c, 0);             /* TLS: close_notify */
+    end_tls_write(task);
     task->end_write_due = 1;
     client_flush(client, 0);
 }
@@ -492,7 +549,7 @@ static void client_detach(void *client)
     }
 }
 
-/* ---- opening ---------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 void rp_client_open(rp_task *task)
 {

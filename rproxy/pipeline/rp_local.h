@@ -8,8 +8,9 @@
 
 #include "rproxy/pipeline/rp_task.h"
 
-/** Whether the rule takes the request; sets the match of task, which is new, then (its route's target
- * is NULL if the rule exempts). OK, DECLINED: the path isn't under the rule; else an HTTP status. */
+/** Whether the rule takes the request; sets the match of task, which is new, then (its route's
+ * target is NULL if the rule exempts). OK, DECLINED: the path isn't under the rule; else an HTTP
+ * status. */
 int rp_local_apply(request_rec *r, const rp_local_rule *rule, rp_task *task);
 
 /** After rewriting: OK, or HTTP_FORBIDDEN if a .htaccess file led outside of what is allowed. */

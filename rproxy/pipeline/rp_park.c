@@ -7,7 +7,9 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 #include <apr_portable.h>
+#include <openssl/ssl.h>
 #include "httpd.h"
+#include <apr_optional_hooks.h>
 #include "ap_mpm.h"
 #include "ap_mmn.h"
 #include "http_config.h"
@@ -26,7 +28,7 @@
 APLOG_USE_MODULE(rproxy);
 
 #define RP_IDLE_THREADS_MIN 2           /* left for new connections, whatever waits in threads */
-#define RP_NEXT_REQUEST_MS  4           /* wait this long in the thread for a busy client's next request */
+#define RP_NEXT_REQUEST_MS  4    /* wait this long in the thread for a busy client's next request */
 
 #ifndef AP_MPMQ_CAN_WAITIO
 /* Never reached: can_wait_io stays 0 in a module built for httpd before 2.4.63. */
@@ -36,6 +38,7 @@ APLOG_USE_MODULE(rproxy);
 struct rp_parking {
     conn_rec *c;
     apr_socket_t *socket;               /* the client's, whose descriptor is swapped */
+    SSL *tls;                           /* mod_ssl's on this connection; NULL: none */
     rp_task *task;                      /* whose output must not block; parked or about to be */
     rp_park_timer timer;
     rp_wait_fd fds[RP_CONN_WAITS_MAX];  /* upstream descriptors in the epoll set */
@@ -47,11 +50,11 @@ struct rp_parking {
     unsigned int parked:1;              /* the MPM is to wait for epfd */
     unsigned int swapped:1;             /* socket carries epfd */
     unsigned int has_filter:1;          /* the flow filter is on the connection */
-    unsigned int idle:1;                /* waits for the client's next request in the MPM's pollset */
-    unsigned int slow_client:1;         /* its last request took longer to come than is waited for */
-    apr_interval_time_t keep_alive;     /* KeepAliveTimeout of the last request's server; 0: no request
+    unsigned int idle:1;              /* waits for the client's next request in the MPM's pollset */
+    unsigned int slow_client:1;        /* its last request took longer to come than is waited for */
+    apr_interval_time_t keep_alive;  /* KeepAliveTimeout of the last request's server; 0: no request
                                          * of ours yet */
-    apr_time_t answered_at;             /* end of the last request, while slow_client is to be known */
+    apr_time_t answered_at;          /* end of the last request, while slow_client is to be known */
 };
 
 static int can_wait_io;                 /* the MPM offers CONN_STATE_ASYNC_WAITIO */
@@ -59,7 +62,7 @@ static int threads_per_child;
 static atomic_int busy_threads;         /* in process_connection, this child */
 static atomic_int parked_count;         /* exchanges parked in this child */
 
-/* ---- the connection's state ------------------------------------------------------------------- */
+/* ---- the connection's state ------------------------------------------------------------------ */
 
 static apr_status_t close_epfd(void *baton)
 {
@@ -92,6 +95,11 @@ rp_parking *rp_park_of(conn_rec *c)
     return parking;
 }
 
+SSL *rp_park_tls(const rp_parking *parking)
+{
+    return parking->tls;
+}
+
 int rp_park_client_fd(const rp_parking *parking)
 {
     return parking->client_fd;
@@ -111,7 +119,8 @@ void rp_park_end(rp_parking *parking)
     const server_rec *server = parking->task ? parking->task->r->server : NULL;
 
     if (server) {
-        /* As the event MPM has it: the first server of the address counts unless another one says. */
+        /* As the event MPM has it: the first server of the address counts unless another one says.
+         */
         parking->keep_alive = server->keep_alive_timeout_set
             ? server->keep_alive_timeout : parking->c->base_server->keep_alive_timeout;
     }
@@ -131,7 +140,7 @@ int rp_park_threads_are_plentiful(void)
     return idle > RP_IDLE_THREADS_MIN && idle > threads_per_child / 8;
 }
 
-/* ---- may this request be parked --------------------------------------------------------------- */
+/* ---- may this request be parked -------------------------------------------------------------- */
 
 /* Input filters of httpd itself that read without blocking when told so. A body behind any other
  * filter waits in a thread. */
@@ -162,7 +171,7 @@ int rp_park_is_possible(const rp_task *task)
         && (task->request.framing == RP_BODY_NONE || task->x.client_eof || input_is_known(r));
 }
 
-/* ---- the epoll set ---------------------------------------------------------------------------- */
+/* ---- the epoll set --------------------------------------------------------------------------- */
 
 static void set_fd(int epfd, int op, int fd, apr_uint32_t events)
 {
@@ -226,7 +235,8 @@ static void watch_client(rp_parking *parking, const rp_waits *waits)
     parking->client_events = events;
 }
 
-/* Nonzero if the client has closed its side, which counts as leaving unless it is a tunnel's half. */
+/* Nonzero if the client has closed its side, which counts as leaving unless it is a tunnel's half.
+ */
 static int client_has_left(const rp_parking *parking)
 {
     struct pollfd fd = { parking->client_fd, POLLRDHUP, 0 };
@@ -234,10 +244,10 @@ static int client_has_left(const rp_parking *parking)
     return parking->task->x.state != RP_X_TUNNEL && poll(&fd, 1, 0) > 0;
 }
 
-/* ---- park and resume -------------------------------------------------------------------------- */
+/* ---- park and resume ------------------------------------------------------------------------- */
 
-/* Leaves the connection to the MPM. Its Timeout must not end what waits longer on purpose: the timer
- * wakes the exchange before that, and it parks again. */
+/* Leaves the connection to the MPM. Its Timeout must not end what waits longer on purpose: the
+ * timer wakes the exchange before that, and it parks again. */
 static int park(rp_parking *parking)
 {
     conn_rec *c = parking->c;
@@ -320,8 +330,8 @@ static int resume(rp_parking *parking)
     return complete(parking);
 }
 
-/* Nonzero if the connection is kept alive, everything is written and nothing of a next request is read:
- * what the MPM would find out before it waits for that request. */
+/* Nonzero if the connection is kept alive, everything is written and nothing of a next request is
+ * read: what the MPM would find out before it waits for that request. */
 static int is_between_requests(const rp_parking *parking)
 {
     conn_rec *c = parking->c;
@@ -332,9 +342,9 @@ static int is_between_requests(const rp_parking *parking)
         && rp_client_nudge(c) == APR_SUCCESS && !c->data_in_output_filters;
 }
 
-/* A client that sends one request after the other gets its next one served by the same thread: the way
- * through the MPM's listener and back costs more than the request. Only while threads are plentiful,
- * for a moment, and for clients whose last request came that fast. */
+/* A client that sends one request after the other gets its next one served by the same thread: the
+ * way through the MPM's listener and back costs more than the request. Only while threads are
+ * plentiful, for a moment, and for clients whose last request came that fast. */
 static int next_request_came(rp_parking *parking)
 {
     conn_rec *c = parking->c;
@@ -364,9 +374,9 @@ static void learn_pace(rp_parking *parking)
     }
 }
 
-/* The MPM closes all kept-alive connections whenever no thread is idle, to get rid of those who might
- * hold one; with exchanges parked, a moment without an idle thread is ordinary. So it waits for these
- * clients as it does for parked exchanges, and the timer keeps KeepAliveTimeout. */
+/* The MPM closes all kept-alive connections whenever no thread is idle, to get rid of those who
+ * might hold one; with exchanges parked, a moment without an idle thread is ordinary. So it waits
+ * for these clients as it does for parked exchanges, and the timer keeps KeepAliveTimeout. */
 static void wait_for_next_request(rp_parking *parking)
 {
     conn_rec *c = parking->c;
@@ -392,9 +402,10 @@ static void end_waiting(rp_parking *parking)
     }
 }
 
-/* ---- hooks ------------------------------------------------------------------------------------ */
+/* ---- hooks ----------------------------------------------------------------------------------- */
 
-/* Runs the pipeline for what the client has sent; parks its exchange if that is what it returned for. */
+/* Runs the pipeline for what the client has sent; parks its exchange if that is what it returned
+ * for. */
 static int run_pipeline(rp_parking *parking)
 {
     conn_rec *c = parking->c;
@@ -458,7 +469,8 @@ static void resume_connection(conn_rec *c, request_rec *r)
     }
     parking->swapped = 0;
     if (apr_os_sock_get(&fd, parking->socket) != APR_SUCCESS || fd == -1) {
-        /* The MPM could not wait for the set (no memory, no descriptors) and closed "the client". */
+        /* The MPM could not wait for the set (no memory, no descriptors) and closed "the client".
+         */
         parking->epfd = -1;
         close(parking->client_fd);
         return;
@@ -487,6 +499,27 @@ static int pre_close_connection(conn_rec *c)
     return OK;
 }
 
+/* mod_ssl_openssl.h declares this hook, but not every distribution installs it. */
+typedef int ssl_HOOK_pre_handshake_t(conn_rec *c, SSL *ssl, int is_proxy);
+
+static int pre_handshake(conn_rec *c, SSL *ssl, int is_proxy)
+{
+    if (!is_proxy && !c->master) {
+        rp_park_of(c)->tls = ssl;
+    }
+    return DECLINED;
+}
+
+/* Optional hooks are registered anew with each reading of the configuration. */
+static int pre_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp)
+{
+    (void)pconf;
+    (void)plog;
+    (void)ptemp;
+    APR_OPTIONAL_HOOK(ssl, pre_handshake, pre_handshake, NULL, NULL, APR_HOOK_MIDDLE);
+    return OK;
+}
+
 #if AP_MODULE_MAGIC_AT_LEAST(20120211, 110)
 static void child_stopping(apr_pool_t *pool, int graceful)
 {
@@ -499,6 +532,7 @@ static void child_stopping(apr_pool_t *pool, int graceful)
 
 void rp_park_register_hooks(void)
 {
+    ap_hook_pre_config(pre_config, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_process_connection(process_connection, NULL, NULL, APR_HOOK_REALLY_FIRST);
     ap_hook_suspend_connection(suspend_connection, NULL, NULL, APR_HOOK_REALLY_LAST);
     ap_hook_resume_connection(resume_connection, NULL, NULL, APR_HOOK_REALLY_FIRST);

@@ -2,14 +2,14 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 
-/* The parked driver: while an exchange waits, its worker thread is given back and the event MPM's own
- * pollset waits for it (httpd 2.4.63 and later, AP_MPMQ_CAN_WAITIO).
+/* The parked driver: while an exchange waits, its worker thread is given back and the event MPM's
+ * own pollset waits for it (httpd 2.4.63 and later, AP_MPMQ_CAN_WAITIO).
  *
  * The MPM knows one descriptor a connection, the client's. While parked, the client's apr_socket_t
  * carries the descriptor of an epoll set instead, which holds the upstream's descriptors and the
- * client's (its leaving, reading or writing): the set becomes readable when any of them is. The swap
- * happens in the suspend_connection hook and is undone in resume_connection. Deadlines come from a
- * timer thread, which makes the set readable (rp_park_timer.h).
+ * client's (its leaving, reading or writing): the set becomes readable when any of them is. The
+ * swap happens in the suspend_connection hook and is undone in resume_connection. Deadlines come
+ * from a timer thread, which makes the set readable (rp_park_timer.h).
  *
  * An rp_parking belongs to a connection (c->pool); it is touched by the thread that processes the
  * connection, except for what rp_park_timer.h guards. Private to rproxy/pipeline. */
@@ -21,6 +21,10 @@
 
 /** The connection's parking state, made when there is none; NULL for HTTP/2 streams. */
 rp_parking *rp_park_of(conn_rec *c);
+
+/** The client's TLS where mod_ssl does it (struct ssl_st is OpenSSL's SSL), else NULL. Valid as
+ * long as a request has the connection. */
+struct ssl_st *rp_park_tls(const rp_parking *parking);
 
 /** The client's socket, for poll(). */
 int rp_park_client_fd(const rp_parking *parking);

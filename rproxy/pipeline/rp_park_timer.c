@@ -26,7 +26,7 @@ static int stopping;
 static int readable_fd = -1;            /* an eventfd that is always readable */
 static _Atomic apr_time_t draining_since;
 
-/* ---- heap ------------------------------------------------------------------------------------- */
+/* ---- heap ------------------------------------------------------------------------------------ */
 
 static void place(unsigned int index, rp_park_timer *timer)
 {
@@ -74,7 +74,7 @@ static void take_out(rp_park_timer *timer)
     }
 }
 
-/* ---- thread ----------------------------------------------------------------------------------- */
+/* ---- thread ---------------------------------------------------------------------------------- */
 
 static void poke(rp_park_timer *timer)
 {
@@ -145,7 +145,7 @@ apr_status_t rp_park_timer_start(apr_pool_t *pool)
     return APR_SUCCESS;
 }
 
-/* ---- entries ---------------------------------------------------------------------------------- */
+/* ---- entries --------------------------------------------------------------------------------- */
 
 static void bound_by_drain(rp_park_timer *timer)
 {

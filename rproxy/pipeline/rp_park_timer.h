@@ -2,10 +2,10 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 
-/* Deadlines of parked connections: one thread a child, a heap ordered by time. When an entry is due, an
- * always readable descriptor is added to its epoll set: that wakes the MPM, whose worker then finds
- * out what is too late. An idle client's socket is shut down for reading instead, which reads as its
- * end. The entry's fields are guarded by the timer's lock. */
+/* Deadlines of parked connections: one thread a child, a heap ordered by time. When an entry is
+ * due, an always readable descriptor is added to its epoll set: that wakes the MPM, whose worker
+ * then finds out what is too late. An idle client's socket is shut down for reading instead, which
+ * reads as its end. The entry's fields are guarded by the timer's lock. */
 #ifndef RP_PARK_TIMER_H
 #define RP_PARK_TIMER_H
 
@@ -15,7 +15,7 @@
 /** One parked connection's entry, embedded in its owner. Zero-initialise. */
 typedef struct rp_park_timer {
     apr_time_t due;                     /* wake at the latest */
-    apr_interval_time_t drain;          /* tunnel: how long after the child began to stop; 0: none */
+    apr_interval_time_t drain;         /* tunnel: how long after the child began to stop; 0: none */
     int epfd;                           /* the set to make readable */
     int idle_fd;                        /* not 0: an idle client's socket to shut down instead */
     unsigned int index;                 /* place in the heap, from 1; 0: not in it */
@@ -28,12 +28,12 @@ apr_status_t rp_park_timer_start(apr_pool_t *pool);
 /** Adds an entry. due, drain and epfd or idle_fd are set. */
 void rp_park_timer_add(rp_park_timer *timer);
 
-/** Takes it out again, and the wake-up descriptor out of its set. Afterwards nobody else touches the
- * entry. Also for entries that were never added. */
+/** Takes it out again, and the wake-up descriptor out of its set. Afterwards nobody else touches
+ * the entry. Also for entries that were never added. */
 void rp_park_timer_remove(rp_park_timer *timer);
 
-/** The child begins to stop gracefully: idle clients are due at once, tunnels when their drain time is
- * over. */
+/** The child begins to stop gracefully: idle clients are due at once, tunnels when their drain time
+ * is over. */
 void rp_park_timer_drain(void);
 
 /** When the child began to stop; 0: it doesn't. */

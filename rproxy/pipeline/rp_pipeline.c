@@ -3,8 +3,8 @@
  */
 
 /* The lane's hooks in the order of a request: translate_name finds the route, map_to_storage and
- * type_checker keep the file system and MIME types out of it, fixups lets <If> and .htaccess decide,
- * the handler runs the exchange with the blocking driver or parks it. */
+ * type_checker keep the file system and MIME types out of it, fixups lets <If> and .htaccess
+ * decide, the handler runs the exchange with the blocking driver or parks it. */
 
 #include <poll.h>
 #include <string.h>
@@ -18,6 +18,7 @@
 #include "http_log.h"
 #include "http_protocol.h"
 #include "http_request.h"
+#include "rproxy/pipeline/rp_buffers.h"
 #include "rproxy/pipeline/rp_local.h"
 #include "rproxy/pipeline/rp_park.h"
 #include "rproxy/pipeline/rp_pipeline.h"
@@ -29,7 +30,7 @@ APLOG_USE_MODULE(rproxy);
 
 #define RP_HANDLER "rproxy"
 #define RP_GRACE_MS 10                  /* wait this long in the thread before parking */
-#define RP_STREAM_TICK_MS 500           /* HTTP/2 streams: nothing to poll says that the client left */
+#define RP_STREAM_TICK_MS 500        /* HTTP/2 streams: nothing to poll says that the client left */
 
 static const char exempt_note[] = "rproxy-exempt";
 
@@ -38,7 +39,7 @@ rp_task *rp_task_of(const request_rec *r)
     return ap_get_module_config(r->request_config, &rproxy_module);
 }
 
-/* ---- routing ---------------------------------------------------------------------------------- */
+/* ---- routing --------------------------------------------------------------------------------- */
 
 static int condition_holds(void *baton, const rp_route *route)
 {
@@ -132,8 +133,9 @@ static int has_encoded_slash(const char *target)
     return 0;
 }
 
-/* httpd answers 404 to %2F by itself unless AllowEncodedSlashes says otherwise. For a request of ours
- * the vhost's RProxyEncodedSlashes decides: this request alone gets a copy of the setting. */
+/* httpd answers 404 to %2F by itself unless AllowEncodedSlashes says otherwise. For a request of
+ * ours the vhost's RProxyEncodedSlashes decides: this request alone gets a copy of the setting.
+ * Access control reads %2F as a slash also where it passes, since the upstream may do the same. */
 static int post_read_request(request_rec *r)
 {
     const rp_server_config *config = rp_server_config_of(r->server);
@@ -151,7 +153,7 @@ static int post_read_request(request_rec *r)
     }
     core = apr_pmemdup(r->pool, ap_get_core_module_config(r->per_dir_config), sizeof(*core));
     core->allow_encoded_slashes = 1;
-    core->decode_encoded_slashes = config->encoded_slashes == RP_SLASHES_DECODE;
+    core->decode_encoded_slashes = 1;
     r->per_dir_config = ap_merge_per_dir_configs(r->pool, r->per_dir_config,
                                                  ap_create_per_dir_config(r->pool));
     ap_set_core_module_config(r->per_dir_config, core);
@@ -182,7 +184,7 @@ static int fixups(request_rec *r)
     return OK;
 }
 
-/* ---- the blocking driver ---------------------------------------------------------------------- */
+/* ---- the blocking driver --------------------------------------------------------------------- */
 
 /* Adds the client's side to what to poll. Returns the count. */
 static int add_client(const rp_task *task, const rp_waits *waits, struct pollfd *fds, int count)
@@ -234,8 +236,8 @@ static int milliseconds_until(apr_time_t deadline)
     return deadline <= now ? 0 : (int)((deadline - now + 999) / 1000);
 }
 
-/* Waits in this thread. limit_ms bounds the wait, -1: only by the exchange. Returns 0 if nothing came
- * before limit_ms was over. */
+/* Waits in this thread. limit_ms bounds the wait, -1: only by the exchange. Returns 0 if nothing
+ * came before limit_ms was over. */
 static int wait_here(rp_task *task, int limit_ms, int *upstream_ready)
 {
     struct pollfd fds[RP_CONN_WAITS_MAX + 1];
@@ -330,10 +332,11 @@ static int handler(request_rec *r)
     return rp_task_finish(task);
 }
 
-/* ---- registration ----------------------------------------------------------------------------- */
+/* ---- registration ---------------------------------------------------------------------------- */
 
 apr_status_t rp_pipeline_child_init(apr_pool_t *pool, server_rec *server)
 {
+    rp_buffers_child_init();
     rp_request_id_seed();
     rp_stats_child_init(pool);
     return rp_park_child_init(pool, server);

@@ -9,8 +9,8 @@
 #include "httpd.h"
 #include "rproxy/http/rp_http.h"
 
-/** A trusted peer's X-Request-ID, else mod_unique_id's UNIQUE_ID, else 128 bits of our own in hex that
- * are unique over children and restarts, though not secret. Lives in r->pool. Any thread. */
+/** A trusted peer's X-Request-ID, else mod_unique_id's UNIQUE_ID, else 128 bits of our own in hex
+ * that are unique over children and restarts, though not secret. Lives in r->pool. Any thread. */
 const char *rp_request_id(request_rec *r, const rp_request *request);
 
 /** Seeds the generator of a new child; in child_init. */

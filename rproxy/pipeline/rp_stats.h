@@ -2,9 +2,9 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 
-/* Counters for the status page, in shared memory: each child counts in a slot of its own (no line of
- * memory is shared on the request path); a slot whose child has died is added to the totals. They live
- * over graceful restarts. */
+/* Counters for the status page, in shared memory: each child counts in a slot of its own (no line
+ * of memory is shared on the request path); a slot whose child has died is added to the totals.
+ * They live over graceful restarts. */
 #ifndef RP_STATS_H
 #define RP_STATS_H
 

@@ -20,7 +20,7 @@ APLOG_USE_MODULE(rproxy);
 
 #define RP_STATUS_CLIENT_CLOSED 499     /* in the log only: nobody is there to get it */
 
-/* ---- start ------------------------------------------------------------------------------------ */
+/* ---- start ----------------------------------------------------------------------------------- */
 
 static void set_reverse(rp_task *task, const rp_dir_config *dir)
 {
@@ -47,6 +47,9 @@ static apr_status_t end_with_pool(void *baton)
         rp_park_end(task->parking);
     }
     rp_exchange_end(&task->x, RP_REASON_CLIENT_GONE);
+    if (task->from_htaccess) {
+        rp_endpoint_release(task->x.endpoint);
+    }
     return APR_SUCCESS;
 }
 
@@ -70,8 +73,6 @@ int rp_task_start(rp_task *task)
     x->address = task->match.route->target;
     x->ops = &rp_client_ops_pipeline;
     x->client = task;
-    x->endpoint = rp_endpoint_get(task->match.route->target, task->from_htaccess, dir->tls,
-                                  dir->keepalive ? dir->keepalive : &rp_keepalive_default);
     if (rp_route_target(r->pool, &task->match, task->request.path, task->request.query,
                         dir->rewrites, &x->target) != RP_HTTP_OK) {
         ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r,
@@ -87,20 +88,22 @@ int rp_task_start(rp_task *task)
     task->started = 1;
     rp_stats_add(RP_STAT_REQUESTS, 1);
     rp_stats_add(RP_STAT_ACTIVE, 1);
+    x->endpoint = rp_endpoint_get(task->match.route->target, task->from_htaccess, dir->tls,
+                                  dir->keepalive ? dir->keepalive : &rp_keepalive_default);
     if (!x->endpoint) {
         x->peer = "";
         rp_exchange_end(x, RP_REASON_TOO_MANY_ENDPOINTS);
         return OK;
     }
+    apr_pool_pre_cleanup_register(r->pool, task, end_with_pool);
     if (task->parking) {
         rp_park_begin(task->parking, task);
     }
     rp_exchange_start(x);
-    apr_pool_pre_cleanup_register(r->pool, task, end_with_pool);
     return OK;
 }
 
-/* ---- end -------------------------------------------------------------------------------------- */
+/* ---- end ------------------------------------------------------------------------------------- */
 
 static void set_number(request_rec *r, const char *name, apr_int64_t number)
 {
@@ -129,7 +132,8 @@ static void set_variables(const rp_task *task)
         set_number(r, "rproxy-status", x->response.status);
     }
     apr_table_setn(env, "rproxy-reused", x->reused ? "1" : "0");
-    if (x->reason != RP_REASON_NONE && x->outcome != RP_OUTCOME_DONE) {
+    if (x->reason != RP_REASON_NONE
+        && (x->outcome != RP_OUTCOME_DONE || x->reason == RP_REASON_TUNNEL_TIMEOUT)) {
         apr_table_setn(env, "rproxy-error", rp_reason_get(x->reason)->name);
     }
 }

@@ -2,9 +2,9 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 
-/* A task: one proxied request_rec in the pipeline lane. Made in the request's pool when a route takes
- * the request, run by a driver in the handler. One thread at a time: the worker that processes the
- * connection. Private to rproxy/pipeline. */
+/* A task: one proxied request_rec in the pipeline lane. Made in the request's pool when a route
+ * takes the request, run by a driver in the handler. One thread at a time: the worker that
+ * processes the connection. Private to rproxy/pipeline. */
 #ifndef RP_TASK_H
 #define RP_TASK_H
 
@@ -29,7 +29,7 @@ typedef struct rp_task {
     rp_fields request_trailers;
     const rp_error_override *error_override;
     rp_parking *parking;                /* the connection's; NULL: this request can't be parked */
-    apr_size_t unsent;                  /* bytes passed on since the output filters were last empty */
+    apr_size_t unsent;                /* bytes passed on since the output filters were last empty */
     int body_status;                    /* HTTP status for a request body that failed, 0: none */
     unsigned int blocking_output:1;     /* HTTP/2 streams and subrequests: output may block */
     unsigned int started:1;             /* x is valid */

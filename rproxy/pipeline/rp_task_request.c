@@ -2,8 +2,9 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 
-/* From request_rec to the neutral request. The path that travels is the client's, byte for byte, in the
- * same normal form that httpd's access control saw; where an earlier rule changed r->uri, that counts. */
+/* From request_rec to the neutral request. The path that travels is the client's, byte for byte, in
+ * the same normal form that httpd's access control saw; where an earlier rule changed r->uri, that
+ * counts. */
 
 #include <string.h>
 #include <apr_strings.h>
@@ -41,13 +42,27 @@ static int merges_slashes(const server_rec *server)
 #endif
 }
 
+/* What httpd makes of path for access control, see rp_pipeline.c: decoded, and where %2F passes, it
+ * counts as a border there nevertheless. */
+static const char *seen_by_access_control(request_rec *r, const char *path,
+                                          rp_encoded_slashes slashes)
+{
+    const char *query;
+
+    if (slashes == RP_SLASHES_PASS
+        && rp_uri_path(r->pool, path, RP_SLASHES_DECODE, merges_slashes(r->server), &path,
+                       &query) != RP_HTTP_OK) {
+        return "";
+    }
+    return rp_uri_decode(r->pool, path, strlen(path));
+}
+
 int rp_task_read_target(request_rec *r, rp_request *request)
 {
     int configured = rp_server_config_of(r->server)->encoded_slashes;
     rp_encoded_slashes slashes = configured == RP_UNSET ? RP_SLASHES_PASS
                                                         : (rp_encoded_slashes)configured;
     const char *query;
-    char *decoded;
 
     request->method = r->method;
     request->target = r->unparsed_uri;
@@ -63,8 +78,7 @@ int rp_task_read_target(request_rec *r, rp_request *request)
         return HTTP_BAD_REQUEST;
     }
     request->query = r->args;
-    decoded = rp_uri_decode(r->pool, request->path, strlen(request->path));
-    if (strcmp(decoded, r->uri) != 0) {
+    if (strcmp(seen_by_access_control(r, request->path, slashes), r->uri) != 0) {
         /* A rule of another module (RewriteRule with PT, Alias) has changed the path. */
         request->path = rp_uri_encode(r->pool, r->uri);
     }
@@ -94,8 +108,15 @@ static int is_trusted(const request_rec *r)
  * closing: the trace of a request that we refuse rather than reinterpret. */
 static int had_length_and_coding(const request_rec *r)
 {
-    return !r->connection->master && r->connection->keepalive == AP_CONN_CLOSE && !r->prev
-        && !r->main && apr_table_get(r->headers_in, "Transfer-Encoding") != NULL;
+    return !r->connection->master && r->connection->keepalive == AP_CONN_CLOSE
+        && apr_table_get(r->headers_in, "Transfer-Encoding") != NULL;
+}
+
+/* mod_http2 turns an extended CONNECT (RFC 8441) into a GET with Upgrade, which no HTTP/2 request
+ * has otherwise. What follows on the stream belongs to the tunnel, not to a body. */
+static int is_extended_connect(const request_rec *r)
+{
+    return r->connection->master && apr_table_get(r->headers_in, "Upgrade") != NULL;
 }
 
 int rp_task_read_request(rp_task *task)
@@ -113,8 +134,12 @@ int rp_task_read_request(rp_task *task)
     rp_fields_init(&request->fields, r->pool, apr_table_elts(r->headers_in)->nelts + 2);
     apr_table_do(add_header, &request->fields, r->headers_in, NULL);
     request->request_id = rp_request_id(r, request);
-    if (r->main || r->prev) {
-        /* The body, if there was one, belongs to the request that came first. */
+    if (is_extended_connect(r)) {
+        rp_fields_remove(&request->fields, RP_FIELD_TRANSFER_ENCODING);
+    }
+    if (r->main || (r->prev && r->status != HTTP_OK)) {
+        /* The body, if there was one, belongs to the request that came first. An internal redirect
+         * takes it along, unless it leads to an error page. */
         rp_fields_remove(&request->fields, RP_FIELD_EXPECT);
         request->framing = RP_BODY_NONE;
         return OK;

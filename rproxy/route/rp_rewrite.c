@@ -25,19 +25,30 @@ static apr_size_t dot_len(const char *p, const char *end)
     return 0;
 }
 
+/** Bytes at p of what some upstream takes for the end of a segment: '/', %2F, %5C; 0: nothing. */
+static apr_size_t border_len(const char *p, const char *end)
+{
+    if (p < end && *p == '/')
+        return 1;
+    if (end - p >= 3 && p[0] == '%'
+        && (!strncasecmp(p + 1, "2f", 2) || !strncasecmp(p + 1, "5c", 2)))
+        return 3;
+    return 0;
+}
+
 int rp_path_has_dot_segment(const char *path, apr_size_t len)
 {
     const char *end = path + len;
 
     for (const char *p = path; p < end; p++) {
-        const char *at = p + 1;
+        const char *at = p + border_len(p, end);
         apr_size_t dot;
 
-        if (*p != '/' || !(dot = dot_len(at, end)))
+        if (at == p || !(dot = dot_len(at, end)))
             continue;
         at += dot;
         at += dot_len(at, end);
-        if (at == end || *at == '/')
+        if (at == end || *at == ';' || border_len(at, end))
             return 1;
     }
     return 0;

@@ -4,11 +4,11 @@
 
 /* rproxy/upstream: endpoints, name resolution, connection pools, TLS client.
  *
- * An endpoint is one address as written (host:port or Unix socket) with one set of TLS and keep-alive
- * settings; it owns the idle connections of this child. A connection (rp_conn) belongs to one
- * exchange at a time; only that exchange's current thread may touch it. Nothing here blocks: what
- * would block returns RP_IO_AGAIN and says which descriptors to wait for. Names are resolved on a
- * thread of the child's own (c-ares), by TTL.
+ * An endpoint is one address as written (host:port or Unix socket) with one set of TLS and
+ * keep-alive settings; it owns the idle connections of this child. A connection belongs to
+ * one exchange at a time; only that exchange's current thread may touch it. Nothing here blocks:
+ * what would block returns RP_IO_AGAIN and says which descriptors to wait for. Names are resolved
+ * on a thread of the child's own (c-ares), by TTL.
  */
 #ifndef RP_UPSTREAM_H
 #define RP_UPSTREAM_H
@@ -21,7 +21,7 @@
 #include "rproxy/rp_reason.h"
 #include "rproxy/route/rp_route.h"      /* rp_target */
 
-/* ---- settings, made while the configuration is read ------------------------------------------- */
+/* ---- settings, made while the configuration is read ------------------------------------------ */
 
 /** RProxyKeepAlive. Times in microseconds, 0: no limit. */
 typedef struct rp_keepalive {
@@ -47,8 +47,8 @@ typedef struct rp_tls {
     void *ctx;                          /* SSL_CTX, after rp_tls_finish() */
 } rp_tls;
 
-/** Parses "key=value" arguments (array of const char *) into a new object whose unset keys come from
- * base (may be NULL). Relative files are resolved against the server root. NULL or a message. */
+/** Parses "key=value" arguments (array of const char *) into a new object whose unset keys come
+ * from base (may be NULL). Relative files are resolved against the server root. NULL or message. */
 const char *rp_tls_parse(apr_pool_t *pool, const apr_array_header_t *arguments, const rp_tls *base,
                          rp_tls **tls);
 
@@ -56,18 +56,18 @@ const char *rp_tls_parse(apr_pool_t *pool, const apr_array_header_t *arguments, 
  * NULL: prepares the default settings. NULL or a message naming file and remedy. */
 const char *rp_tls_finish(apr_pool_t *pool, rp_tls *tls);
 
-/** RProxyResolver: servers "address[:port]" and limits; NULL servers: the system's configuration. */
+/** RProxyResolver: servers "address[:port]" and limits. The hosts file comes first either way. */
 typedef struct rp_resolver_settings {
-    const char *servers;                /* comma-separated for c-ares; NULL: resolv.conf and hosts */
+    const char *servers;                /* comma-separated for c-ares; NULL: resolv.conf's */
     apr_interval_time_t min_ttl;        /* floor of a TTL, default 1 s */
     apr_interval_time_t max_ttl;        /* ceiling, default 1 h */
     apr_interval_time_t timeout;        /* of one lookup, default 5 s */
 } rp_resolver_settings;
 
-/* ---- life of a child -------------------------------------------------------------------------- */
+/* ---- life of a child ------------------------------------------------------------------------- */
 
-/** In child_init: pools, resolver and maintenance thread (closes idle connections when their time is
- * up, refreshes names before their TTL ends while they are in use). Ends with pool. */
+/** In child_init: pools, resolver and maintenance thread (closes idle connections when their time
+ * is up, refreshes names before their TTL ends while they are in use). Ends with pool. */
 apr_status_t rp_upstream_child_init(apr_pool_t *pool, server_rec *server,
                                     const rp_resolver_settings *resolver);
 
@@ -82,17 +82,17 @@ typedef struct rp_upstream_stats {
 
 void rp_upstream_stats_get(rp_upstream_stats *stats);
 
-/* ---- endpoints and connections ---------------------------------------------------------------- */
+/* ---- endpoints and connections --------------------------------------------------------------- */
 
 typedef struct rp_endpoint rp_endpoint;
 typedef struct rp_conn rp_conn;
 
-/** The endpoint for target with these settings (tls NULL: defaults). Made at first use, lives as long
- * as the child. Pools are shared by equal key (rp_target.key), equal TLS settings (contents, effective
- * SNI) and equal keep-alive settings, whoever wrote them, and by nothing less. Targets from the
- * configuration are cached in target->upstream; dynamic (from .htaccess, request pool) targets go
- * through a table of at most RP_DYNAMIC_ENDPOINTS_MAX; beyond that unused ones are dropped, and if
- * all are in use NULL is returned. */
+/** The endpoint for target with these settings (tls NULL: defaults). Made at first use, lives as
+ * long as the child. Pools are shared by equal key (rp_target.key), equal TLS settings (contents,
+ * effective SNI) and equal keep-alive settings, whoever wrote them, and by nothing less. Targets
+ * from the configuration are cached in target->upstream; dynamic (from .htaccess, request pool)
+ * targets go through a table of at most RP_DYNAMIC_ENDPOINTS_MAX; beyond that unused ones are
+ * dropped, and if all are in use NULL is returned. */
 #define RP_DYNAMIC_ENDPOINTS_MAX 1024
 rp_endpoint *rp_endpoint_get(rp_target *target, int dynamic, const rp_tls *tls,
                              const rp_keepalive *keepalive);
@@ -125,16 +125,16 @@ rp_conn *rp_conn_acquire(rp_endpoint *endpoint, int fresh);
 /** Nonzero if it served another exchange before. */
 int rp_conn_is_reused(const rp_conn *conn);
 
-/** Drives name resolution, connecting (happy eyeballs, RFC 8305: all addresses, 250 ms apart, families
- * interleaved; one that failed lately comes last) and the TLS handshake. */
+/** Drives name resolution, connecting (happy eyeballs, RFC 8305: all addresses, 250 ms apart,
+ * families interleaved; one that failed lately comes last) and the TLS handshake. */
 rp_io rp_conn_connect(rp_conn *conn);
 
 /** Nonzero while it waits for its name to be resolved. */
 int rp_conn_is_resolving(const rp_conn *conn);
 
 /** Read and write without blocking. Over TLS a read may wait for writability and the other way
- * round: rp_conn_waits() knows. A TLS connection cut without close_notify reads as RP_IO_FAILED with
- * RP_REASON_INCOMPLETE. */
+ * round: rp_conn_waits() knows. A TLS connection cut without close_notify reads as RP_IO_FAILED
+ * with RP_REASON_INCOMPLETE. */
 rp_io rp_conn_read(rp_conn *conn, char *buffer, apr_size_t size, apr_size_t *got);
 /** After RP_IO_AGAIN the next call begins with the same bytes and offers at least as many (TLS has
  * encrypted them already). After RP_IO_FAILED, rp_conn_read() still gives what had arrived. */
@@ -145,18 +145,18 @@ void rp_conn_end_write(rp_conn *conn);
 
 /**
  * Fills in what to wait for: while connecting, whatever that needs (wants are ignored); else for
- * want_read / want_write. Returns the count, at most RP_CONN_WAITS_MAX. next_time (may be NULL) is set
- * to the absolute time of the connection's own next timer (next address to try), 0 for none.
- * Bytes already decrypted and waiting in the TLS layer are returned by rp_conn_read() before it says
- * RP_IO_AGAIN, so waiting after RP_IO_AGAIN is safe.
+ * want_read / want_write. Returns the count, at most RP_CONN_WAITS_MAX. next_time (may be NULL) is
+ * set to the absolute time of the connection's own next timer (next address to try), 0 for none.
+ * Bytes already decrypted and waiting in the TLS layer are returned by rp_conn_read() before it
+ * says RP_IO_AGAIN, so waiting after RP_IO_AGAIN is safe.
  */
 int rp_conn_waits(const rp_conn *conn, int want_read, int want_write, rp_wait_fd *waits,
                   apr_time_t *next_time);
 
-/** Why RP_IO_FAILED; detail (never NULL) is for the log, it may hold text of the peer: escape it. */
+/** Why RP_IO_FAILED; detail (never NULL) is for the log, may hold text of the peer: escape it. */
 rp_reason rp_conn_reason(const rp_conn *conn, const char **detail);
 
-/** The address connected to ("192.0.2.1:80", "[2001:db8::1]:443", "/run/app.sock"), "" before that. */
+/** The address connected to ("192.0.2.1:80", "[2001:db8::1]:443", "/run/app.sock"), "" before. */
 const char *rp_conn_peer(const rp_conn *conn);
 
 /** Socket of a connected plain connection, -1 over TLS: for splice. */

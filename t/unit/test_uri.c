@@ -55,7 +55,7 @@ static void test_unchanged(void)
 {
     static const char *const paths[] = {
         "/%7Euser", "/%7euser/x.y", "/a%2Fb", "/a%5Cb", "/.../x", "/.a/..b/c./d..", "/%2e%2e%2e/",
-        "//a///b//", "/a;b=c/..;/d", "/\xc3\xa9", "/a|b{c}\"<>^`", "/%252e%252e/", "/a%2F..%2Fb",
+        "//a///b//", "/a;b=c/...;/d", "/\xc3\xa9", "/a|b{c}\"<>^`", "/%252e%252e/", "/a%2Fb..%2Fc",
         "/%0d%0a",
     };
     const char *path, *query;
@@ -88,6 +88,12 @@ static void test_dots(void)
     pass("/a/../../b", NULL, NULL);
     pass("/a/./../../b", NULL, NULL);
     pass("http://h/..", NULL, NULL);
+    pass("/a/..%2fb", NULL, NULL);
+    pass("/a%2F..%2Fb", NULL, NULL);
+    pass("/a%5c%2E%2e/b", NULL, NULL);
+    pass("/a/.%5Cb", NULL, NULL);
+    pass("/a/..;x/b", NULL, NULL);
+    pass("/a/.%3B", NULL, NULL);
 }
 
 static void test_refused(void)
