@@ -101,7 +101,8 @@ behaviour 'if= decides, and the next rule or the shorter prefix gets what it lea
 behaviour 'weight= shares the requests of one path', sub {
     my ($t) = @_;
     started($t, [
-        'MaxKeepAliveRequests 0', 'RProxyPass /w UP/one weight=1', 'RProxyPass /w UP/three weight=3',
+        'MaxKeepAliveRequests 0', 'RProxyPass /w UP/one weight=1',
+        'RProxyPass /w UP/three weight=3',
         'RProxyPass /w UP/never weight=0',
         'RProxyPass /v UP/a weight=1 "if=-n %{HTTP:X-A}"', 'RProxyPass /v UP/b weight=1',
     ]);
@@ -289,7 +290,8 @@ behaviour 'mod_rewrite in front: [PT] changes path and query, [F] and redirects 
     started($t, [
         'RewriteEngine on', 'RewriteRule ^/pretty/(\d+)$ /app/item?id=$1 [PT]',
         'RewriteRule ^/blank/(.*)$ "/app/a b/$1" [PT]', 'RewriteRule ^/gone - [F]',
-        'RewriteRule ^/moved /app/ [R=302]', 'RewriteRule ^/env - [E=X:1]', 'RProxyPass /app UP/app',
+        'RewriteRule ^/moved /app/ [R=302]', 'RewriteRule ^/env - [E=X:1]',
+        'RProxyPass /app UP/app',
         'RProxyPass /env UP/env',
     ]);
     routes($t, '/pretty/5' => '/app/item?id=5', '/blank/%c3%a4%25' => '/app/a%20b/%C3%A4%25',

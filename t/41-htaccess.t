@@ -70,7 +70,7 @@ behaviour 'directories within directories: the inner rule counts, ! exempts', su
     is(target($t, '/app/local/../x'), '/app/x');
 };
 
-behaviour 'a .htaccess file can exempt what the server proxies, and aliases have their own path', sub {
+behaviour 'a directory behind an alias has the path of the alias', sub {
     my ($t) = @_;
     $t->extra_modules('alias');
     $t->file('htdocs/elsewhere/.htaccess', '');

@@ -21,8 +21,9 @@ static void drop_connection(rp_exchange *x, int reusable)
 
 void rp_exchange_finish(rp_exchange *x, rp_outcome outcome, rp_reason reason, const char *detail)
 {
-    int clean = outcome == RP_OUTCOME_DONE && x->state == RP_X_RELAY && x->request_done
-        && !x->send_broken && x->response_done && x->response.keep_alive;
+    /* Whatever became of the client: the upstream's side is complete. */
+    int clean = x->state == RP_X_RELAY && x->request_done && !x->send_broken && x->response_done
+        && x->response.keep_alive;
 
     if (x->state == RP_X_ENDED) {
         return;
@@ -53,6 +54,11 @@ int rp_exchange_client_left(rp_exchange *x)
     if (x->settings->ignore_client_abort && x->state != RP_X_TUNNEL) {
         return 1;
     }
+    if (x->state == RP_X_TUNNEL) {
+        /* A tunnel has no end that it could miss. */
+        rp_exchange_finish(x, RP_OUTCOME_DONE, RP_REASON_CLIENT_GONE, NULL);
+        return 0;
+    }
     fail(x, RP_REASON_CLIENT_GONE, NULL);
     return 0;
 }
@@ -69,7 +75,8 @@ static void begin_attempt(rp_exchange *x, apr_time_t now, int fresh)
     x->request_done = x->send_broken = x->any_byte_sent = 0;
     x->in = NULL;
     x->in_len = x->in_scanned = 0;
-    x->sent_body = 0;
+    x->interim_count = 0;
+    x->sent_body = (apr_int64_t)x->body_kept.len;
     rp_exchange_queue_request(x);
 }
 
@@ -269,7 +276,6 @@ rp_outcome rp_exchange_step(rp_exchange *x, int upstream_ready)
     apr_time_t now = apr_time_now();
     int again;
 
-    check_deadline(x, now);
     do {
         rp_exchange_state before = x->state;
         int attempts = x->attempts;
@@ -289,6 +295,10 @@ rp_outcome rp_exchange_step(rp_exchange *x, int upstream_ready)
             break;
         case RP_X_ENDED:
             return x->outcome;
+        }
+        if (x->state == before && x->attempts == attempts) {
+            /* Only now: what came in time is taken, however late this thread got to it. */
+            check_deadline(x, now);
         }
         again = x->state != before || x->attempts != attempts;
     } while (again);

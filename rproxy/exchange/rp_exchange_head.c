@@ -24,6 +24,12 @@ int rp_method_is_idempotent(const char *method)
     return 0;
 }
 
+static int has_body(const rp_request *request)
+{
+    return request->framing != RP_BODY_NONE
+        && !(request->framing == RP_BODY_LENGTH && request->content_length == 0);
+}
+
 /* The protocol to ask the upstream to switch to, as RProxyUpgrade allows; NULL: none. An upgrade is
  * one token; h2c is mod_http2's business and never travels (RFC 9113 section 3.1). */
 static const char *wanted_upgrade(const rp_exchange *x)
@@ -33,7 +39,7 @@ static const char *wanted_upgrade(const rp_exchange *x)
     const rp_field *connection = rp_fields_get(&request->fields, RP_FIELD_CONNECTION, 0);
 
     if (x->settings->upgrade == RP_UPGRADE_OFF || !upgrade || !connection
-        || request->minor_version < 1 || request->framing != RP_BODY_NONE
+        || request->minor_version < 1 || has_body(request)
         || !rp_list_has_token(connection->value, "upgrade")) {
         return NULL;
     }

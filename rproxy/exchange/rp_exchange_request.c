@@ -180,7 +180,8 @@ void rp_exchange_relay_step(rp_exchange *x, apr_time_t now, int upstream_ready)
     if (x->state != RP_X_RELAY) {
         return;
     }
-    if (!sent_before && x->request_done && !upstream_ready && !x->send_broken) {
+    if (!sent_before && x->request_done && !upstream_ready && !x->send_broken
+        && !x->head_done) {
         /* Just sent: an answer can't be there yet, so save the read that would say so. */
         x->want_upstream_read = 1;
         return;

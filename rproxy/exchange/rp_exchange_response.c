@@ -63,14 +63,18 @@ static void interim_response(rp_exchange *x, apr_time_t now)
 static void learn_keep_alive(rp_exchange *x)
 {
     const rp_field *field = rp_fields_get(&x->response.fields, RP_FIELD_KEEP_ALIVE, 0);
-    const char *digit = field ? strstr(field->value, "timeout=") : NULL;
+    const char *at = field ? field->value : "";
     int seconds = 0;
 
-    if (!digit) {
+    while (*at && strncasecmp(at, "timeout=", 8) != 0) {
+        at += strcspn(at, ",");
+        at += strspn(at, ", \t");
+    }
+    if (!*at || at[8] < '0' || at[8] > '9') {
         return;
     }
-    for (digit += 8; *digit >= '0' && *digit <= '9' && seconds < RP_PEER_IDLE_MAX; digit++) {
-        seconds = seconds * 10 + (*digit - '0');
+    for (at += 8; *at >= '0' && *at <= '9' && seconds < RP_PEER_IDLE_MAX; at++) {
+        seconds = seconds * 10 + (*at - '0');
     }
     if (seconds < RP_PEER_IDLE_MAX) {
         rp_conn_set_peer_idle(x->conn, apr_time_from_sec(seconds));
@@ -219,6 +223,8 @@ static void hand_to_client(rp_exchange *x, char *buffer, char *data, apr_size_t 
     x->unflushed = 1;
     switch (x->ops->send(x->client, buffer, data, len)) {
     case RP_IO_DONE:
+        /* Where output may block, the client's pause must not count as one of the upstream. */
+        x->progress_at = apr_time_now();
         break;
     case RP_IO_AGAIN:
         x->client_blocked = 1;

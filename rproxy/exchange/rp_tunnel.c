@@ -71,7 +71,7 @@ static void client_to_upstream(rp_exchange *x, apr_time_t now)
 
 static void upstream_to_client(rp_exchange *x, apr_time_t now)
 {
-    while (x->state == RP_X_TUNNEL && !x->upstream_eof) {
+    while (x->state == RP_X_TUNNEL && (!x->upstream_eof || x->client_blocked)) {
         apr_size_t size;
         apr_size_t got = 0;
         char *buffer;
@@ -88,6 +88,7 @@ static void upstream_to_client(rp_exchange *x, apr_time_t now)
                 return;
             }
             x->client_blocked = 0;
+            continue;
         }
         buffer = x->ops->reserve(x->client, &size);
         io = rp_conn_read(x->conn, buffer, size, &got);

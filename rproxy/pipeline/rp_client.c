@@ -11,11 +11,13 @@
  * nobody else could wait in our place anyway (HTTP/2 streams, subrequests), output blocks as usual.
  */
 
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <apr_strings.h>
 #include <openssl/ssl.h>
 #include "httpd.h"
+#include "ap_mmn.h"
 #include "http_connection.h"
 #include "http_core.h"
 #include "http_log.h"
@@ -29,6 +31,8 @@
 APLOG_USE_MODULE(rproxy);
 
 #define RP_CLIENT_SMALL 4096            /* core_output_filter holds back less than this */
+
+#define RP_CLIENT_LARGE_HEAD 12288      /* a response head of more is written before its body */
 
 static ap_filter_rec_t *flow_filter;
 static ap_filter_rec_t *trailer_filter;
@@ -70,9 +74,10 @@ static apr_status_t flow_out(ap_filter_t *f, apr_bucket_brigade *bb)
     return rv;
 }
 
-void rp_client_add_flow_filter(rp_parking *parking, conn_rec *c)
+void rp_client_add_flow_filter(rp_parking *parking, request_rec *r)
 {
-    ap_add_output_filter_handle(flow_filter, parking, NULL, c);
+    /* With r: its own filters must lead into ours too where ours becomes the connection's first. */
+    ap_add_output_filter_handle(flow_filter, parking, r, r->connection);
 }
 
 /* httpd's CHUNK filter ends a body with "0 CRLF CRLF" and knows no trailers: they go in between. */
@@ -110,12 +115,14 @@ void rp_client_register(void)
                                                (ap_filter_type)(AP_FTYPE_TRANSCODE + 1));
 }
 
+static rp_io client_flush(void *client, int push);
+
 /* ---- request body ---------------------------------------------------------------------------- */
 
 static rp_io read_failed(rp_task *task, apr_status_t rv)
 {
-    task->body_status = rv == AP_FILTER_ERROR ? HTTP_BAD_REQUEST
-                                              : ap_map_http_request_error(rv, HTTP_BAD_REQUEST);
+    /* AP_FILTER_ERROR stays: the HTTP_IN filter has sent the answer already. */
+    task->body_status = ap_map_http_request_error(rv, HTTP_BAD_REQUEST);
     return RP_IO_FAILED;
 }
 
@@ -252,7 +259,10 @@ static rp_io client_interim(void *client, int status, const rp_fields *fields)
     rp_task *task = client;
 
     /* A 100 that this client did not ask for stays here, as httpd does. */
-    send_interim(task->r, status, fields);
+    if (!task->r->main) {
+        send_interim(task->r, status, fields);
+    }
+    task->x.client_blocked = !task->blocking_output && task->c->data_in_output_filters;
     return task->c->aborted ? RP_IO_FAILED : RP_IO_DONE;
 }
 
@@ -305,6 +315,16 @@ static void set_status(request_rec *r, const rp_response *response)
     r->status_line = apr_psprintf(r->pool, "%03d %s", response->status, reason);
 }
 
+static int is_large(const rp_fields *fields)
+{
+    apr_size_t size = 0;
+
+    for (int i = 0; i < fields->count; i++) {
+        size += fields->items[i].name_len + fields->items[i].value_len;
+    }
+    return size > RP_CLIENT_LARGE_HEAD;
+}
+
 static rp_head_verdict client_head(void *client, const rp_response *response,
                                    const rp_fields *fields, int body_unread)
 {
@@ -331,6 +351,10 @@ static rp_head_verdict client_head(void *client, const rp_response *response,
         /* What is left of the upload is nobody's next request. */
         task->c->keepalive = AP_CONN_CLOSE;
     }
+    if (is_large(fields)) {
+        /* On its own, so that head and body together stay below FlushMaxThreshold. */
+        task->x.client_blocked = client_flush(client, 1) == RP_IO_AGAIN;
+    }
     return RP_HEAD_RELAY;
 }
 
@@ -338,8 +362,7 @@ static rp_head_verdict client_head(void *client, const rp_response *response,
 
 static char *client_reserve(void *client, apr_size_t *size)
 {
-    (void)client;
-    *size = RP_CLIENT_BUFFER;
+    *size = ((rp_task *)client)->read_size;
     return rp_buffers_get();
 }
 
@@ -382,6 +405,11 @@ static rp_io client_flush(void *client, int push)
         rv = pass(task);
     }
     else if (!task->blocking_output) {
+        struct pollfd fd = { rp_park_client_fd(task->parking), POLLOUT, 0 };
+
+        if (poll(&fd, 1, 0) > 0) {
+            task->x.progress_at = apr_time_now();   /* the client has taken something */
+        }
         rv = rp_client_nudge(c);
     }
     if (rv != APR_SUCCESS || c->aborted) {
@@ -551,6 +579,22 @@ static void client_detach(void *client)
 
 /* ---- opening --------------------------------------------------------------------------------- */
 
+/* As much as a buffer holds, but below FlushMaxThreshold, where core_output_filter begins to block. */
+static apr_size_t read_size(const server_rec *server)
+{
+    apr_size_t size = RP_CLIENT_BUFFER;
+#if AP_MODULE_MAGIC_AT_LEAST(20120211, 97)
+    const core_server_config *core = ap_get_core_module_config(server->module_config);
+
+    if (core->flush_max_threshold > 0 && core->flush_max_threshold / 4 * 3 < size) {
+        size = core->flush_max_threshold / 4 * 3;
+    }
+#else
+    (void)server;
+#endif
+    return size;
+}
+
 void rp_client_open(rp_task *task)
 {
     request_rec *r = task->r;
@@ -558,9 +602,10 @@ void rp_client_open(rp_task *task)
 
     task->in = apr_brigade_create(r->pool, c->bucket_alloc);
     task->out = apr_brigade_create(r->pool, c->bucket_alloc);
-    task->parking = rp_park_of(c);
+    task->parking = r->main ? NULL : rp_park_of(c);
     task->blocking_output = c->master != NULL || r->main != NULL || task->parking == NULL;
     task->x.client_blocked = !task->blocking_output && c->data_in_output_filters;
+    task->read_size = read_size(c->base_server);
 }
 
 const rp_client_ops rp_client_ops_pipeline = {

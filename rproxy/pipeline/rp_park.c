@@ -52,8 +52,8 @@ struct rp_parking {
     unsigned int has_filter:1;          /* the flow filter is on the connection */
     unsigned int idle:1;              /* waits for the client's next request in the MPM's pollset */
     unsigned int slow_client:1;        /* its last request took longer to come than is waited for */
-    apr_interval_time_t keep_alive;  /* KeepAliveTimeout of the last request's server; 0: no request
-                                         * of ours yet */
+    apr_interval_time_t keep_alive;     /* KeepAliveTimeout after a request of ours; 0: the MPM keeps
+                                         * it, since its Timeout is shorter or none was ours yet */
     apr_time_t answered_at;          /* end of the last request, while slow_client is to be known */
 };
 
@@ -76,6 +76,20 @@ static apr_status_t close_epfd(void *baton)
     return APR_SUCCESS;
 }
 
+static rp_parking *parking_of(conn_rec *c)
+{
+    rp_parking *parking = ap_get_module_config(c->conn_config, &rproxy_module);
+
+    if (!parking) {
+        parking = apr_pcalloc(c->pool, sizeof(*parking));
+        parking->c = c;
+        parking->epfd = -1;
+        apr_pool_cleanup_register(c->pool, parking, close_epfd, apr_pool_cleanup_null);
+        ap_set_module_config(c->conn_config, &rproxy_module, parking);
+    }
+    return parking;
+}
+
 rp_parking *rp_park_of(conn_rec *c)
 {
     rp_parking *parking;
@@ -83,14 +97,10 @@ rp_parking *rp_park_of(conn_rec *c)
     if (c->master) {
         return NULL;
     }
-    parking = ap_get_module_config(c->conn_config, &rproxy_module);
-    if (!parking) {
-        parking = apr_pcalloc(c->pool, sizeof(*parking));
-        parking->c = c;
+    parking = parking_of(c);
+    if (!parking->socket) {
         parking->socket = ap_get_conn_socket(c);
-        parking->epfd = -1;
         apr_os_sock_get(&parking->client_fd, parking->socket);
-        ap_set_module_config(c->conn_config, &rproxy_module, parking);
     }
     return parking;
 }
@@ -109,20 +119,24 @@ void rp_park_begin(rp_parking *parking, rp_task *task)
 {
     if (!parking->has_filter) {
         parking->has_filter = 1;
-        rp_client_add_flow_filter(parking, parking->c);
+        rp_client_add_flow_filter(parking, task->r);
     }
     parking->task = task;
 }
 
+/* The server whose Timeout and KeepAliveTimeout the event MPM takes for the connection. */
+static const server_rec *timeout_server(const rp_task *task)
+{
+    return task->r->server->keep_alive_timeout_set ? task->r->server : task->c->base_server;
+}
+
 void rp_park_end(rp_parking *parking)
 {
-    const server_rec *server = parking->task ? parking->task->r->server : NULL;
+    if (parking->task) {
+        const server_rec *server = timeout_server(parking->task);
 
-    if (server) {
-        /* As the event MPM has it: the first server of the address counts unless another one says.
-         */
-        parking->keep_alive = server->keep_alive_timeout_set
-            ? server->keep_alive_timeout : parking->c->base_server->keep_alive_timeout;
+        parking->keep_alive = server->keep_alive_timeout < server->timeout
+            ? server->keep_alive_timeout : 0;
     }
     parking->task = NULL;
 }
@@ -217,7 +231,7 @@ static void watch_client(rp_parking *parking, const rp_waits *waits)
     apr_uint32_t events = 0;
 
     if (!x->client_gone && !x->settings->ignore_client_abort
-        && !(x->state == RP_X_TUNNEL && x->client_eof)) {
+        && x->state != RP_X_TUNNEL) {
         events |= EPOLLRDHUP;
     }
     if (waits->client_read) {
@@ -252,7 +266,7 @@ static int park(rp_parking *parking)
 {
     conn_rec *c = parking->c;
     rp_task *task = parking->task;
-    apr_time_t refresh = apr_time_now() + task->r->server->timeout / 4 * 3;
+    apr_time_t refresh = apr_time_now() + timeout_server(task)->timeout / 4 * 3;
     rp_waits waits;
 
     if (parking->epfd < 0) {
@@ -261,7 +275,6 @@ static int park(rp_parking *parking)
             return 0;
         }
         parking->timer.epfd = parking->epfd;
-        apr_pool_cleanup_register(c->pool, parking, close_epfd, apr_pool_cleanup_null);
     }
     rp_exchange_waits(&task->x, &waits);
     watch_upstream(parking, &waits);
@@ -269,6 +282,10 @@ static int park(rp_parking *parking)
     parking->timer.idle_fd = 0;
     parking->timer.due = waits.deadline && waits.deadline < refresh ? waits.deadline : refresh;
     parking->timer.drain = task->x.state == RP_X_TUNNEL ? task->settings.timeouts.drain : 0;
+    if (task->x.client_gone) {
+        /* The upstream may finish, but the MPM would close an aborted connection: see complete(). */
+        c->aborted = 0;
+    }
     parking->parked = 1;
     atomic_fetch_add_explicit(&parked_count, 1, memory_order_relaxed);
     rp_stats_add(RP_STAT_PARKED, 1);
@@ -296,8 +313,10 @@ static int complete(rp_parking *parking)
     rp_task *task = parking->task;
     request_rec *r = task->r;
     conn_rec *c = parking->c;
-    int status = rp_task_finish(task);
+    int status;
 
+    c->aborted |= task->x.client_gone;
+    status = rp_task_finish(task);
     if (status == OK) {
         ap_finalize_request_protocol(r);
     }
@@ -318,11 +337,12 @@ static int resume(rp_parking *parking)
     unpark(parking);
     c->cs->state = CONN_STATE_HANDLER;
     ap_update_child_status(c->sbh, SERVER_BUSY_WRITE, task->r);
-    if (rp_park_timer_draining_since()) {
+    if (rp_park_timer_draining_since() && task->settings.timeouts.drain) {
         x->drain_by = rp_park_timer_draining_since() + task->settings.timeouts.drain;
     }
     if (rp_exchange_step(x, 1) == RP_OUTCOME_RUNNING
-        && (x->client_gone || !client_has_left(parking) || rp_exchange_client_left(x))
+        && (x->settings->ignore_client_abort || !client_has_left(parking)
+            || rp_exchange_client_left(x))
         && park(parking)) {
         return OK;
     }
@@ -381,8 +401,7 @@ static void wait_for_next_request(rp_parking *parking)
 {
     conn_rec *c = parking->c;
 
-    if (parking->keep_alive > c->base_server->timeout
-        || atomic_load_explicit(&parked_count, memory_order_relaxed) == 0) {
+    if (atomic_load_explicit(&parked_count, memory_order_relaxed) == 0) {
         return;
     }
     parking->idle = 1;
@@ -394,12 +413,14 @@ static void wait_for_next_request(rp_parking *parking)
     c->cs->sense = CONN_SENSE_WANT_READ;
 }
 
-static void end_waiting(rp_parking *parking)
+/* Nonzero if KeepAliveTimeout ended the connection meanwhile. */
+static int end_waiting(rp_parking *parking)
 {
-    if (parking->idle) {
-        rp_park_timer_remove(&parking->timer);
-        parking->idle = 0;
+    if (!parking->idle) {
+        return 0;
     }
+    parking->idle = 0;
+    return rp_park_timer_remove(&parking->timer);
 }
 
 /* ---- hooks ----------------------------------------------------------------------------------- */
@@ -433,7 +454,12 @@ static int process_connection(conn_rec *c)
         return DECLINED;
     }
     atomic_fetch_add_explicit(&busy_threads, 1, memory_order_relaxed);
-    end_waiting(parking);
+    if (end_waiting(parking)) {
+        c->keepalive = AP_CONN_CLOSE;
+        c->cs->state = CONN_STATE_LINGER;
+        atomic_fetch_sub_explicit(&busy_threads, 1, memory_order_relaxed);
+        return OK;
+    }
     learn_pace(parking);
     rv = parking->parked ? resume(parking) : run_pipeline(parking);
     while (rv == OK && is_between_requests(parking)) {
@@ -505,7 +531,8 @@ typedef int ssl_HOOK_pre_handshake_t(conn_rec *c, SSL *ssl, int is_proxy);
 static int pre_handshake(conn_rec *c, SSL *ssl, int is_proxy)
 {
     if (!is_proxy && !c->master) {
-        rp_park_of(c)->tls = ssl;
+        /* The socket is not known yet: this may run before the core's pre_connection. */
+        parking_of(c)->tls = ssl;
     }
     return DECLINED;
 }

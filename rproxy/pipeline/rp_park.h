@@ -52,7 +52,7 @@ void rp_park_register_hooks(void);
 apr_status_t rp_park_child_init(apr_pool_t *pool, server_rec *server);
 
 /** rp_client.c: puts the filter that keeps output from blocking on the connection. */
-void rp_client_add_flow_filter(rp_parking *parking, conn_rec *c);
+void rp_client_add_flow_filter(rp_parking *parking, request_rec *r);
 
 
 #endif

@@ -81,7 +81,13 @@ static void poke(rp_park_timer *timer)
     struct epoll_event event = { .events = EPOLLIN, .data = { .fd = readable_fd } };
 
     if (timer->idle_fd) {
-        shutdown(timer->idle_fd, SHUT_RD);
+        char byte;
+
+        /* A request that is there already is still served. */
+        if (recv(timer->idle_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0) {
+            timer->expired = 1;
+            shutdown(timer->idle_fd, SHUT_RD);
+        }
         return;
     }
     timer->poked = epoll_ctl(timer->epfd, EPOLL_CTL_ADD, readable_fd, &event) == 0
@@ -181,23 +187,26 @@ void rp_park_timer_add(rp_park_timer *timer)
     apr_thread_mutex_unlock(lock);
 }
 
-void rp_park_timer_remove(rp_park_timer *timer)
+int rp_park_timer_remove(rp_park_timer *timer)
 {
     int poked;
+    int expired;
 
     if (!lock) {
-        return;
+        return 0;
     }
     apr_thread_mutex_lock(lock);
     if (timer->index) {
         take_out(timer);
     }
     poked = timer->poked;
-    timer->poked = 0;
+    expired = timer->expired;
+    timer->poked = timer->expired = 0;
     apr_thread_mutex_unlock(lock);
     if (poked) {
         epoll_ctl(timer->epfd, EPOLL_CTL_DEL, readable_fd, NULL);
     }
+    return expired;
 }
 
 void rp_park_timer_drain(void)

@@ -20,6 +20,7 @@ typedef struct rp_park_timer {
     int idle_fd;                        /* not 0: an idle client's socket to shut down instead */
     unsigned int index;                 /* place in the heap, from 1; 0: not in it */
     int poked;                          /* the set holds the wake-up descriptor */
+    int expired;                        /* idle_fd was shut down */
 } rp_park_timer;
 
 /** Starts the thread; it ends with pool. */
@@ -28,9 +29,9 @@ apr_status_t rp_park_timer_start(apr_pool_t *pool);
 /** Adds an entry. due, drain and epfd or idle_fd are set. */
 void rp_park_timer_add(rp_park_timer *timer);
 
-/** Takes it out again, and the wake-up descriptor out of its set. Afterwards nobody else touches
- * the entry. Also for entries that were never added. */
-void rp_park_timer_remove(rp_park_timer *timer);
+/** Takes it out again, and the wake-up descriptor out of its set. Afterwards nobody else touches the
+ * entry. Also for entries that were never added. Nonzero if an idle client's socket was shut down. */
+int rp_park_timer_remove(rp_park_timer *timer);
 
 /** The child begins to stop gracefully: idle clients are due at once, tunnels when their drain time
  * is over. */

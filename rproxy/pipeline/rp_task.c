@@ -43,7 +43,7 @@ static apr_status_t end_with_pool(void *baton)
 {
     rp_task *task = baton;
 
-    if (task->parking) {
+    if (task->started && task->parking) {
         rp_park_end(task->parking);
     }
     rp_exchange_end(&task->x, RP_REASON_CLIENT_GONE);
@@ -92,6 +92,8 @@ int rp_task_start(rp_task *task)
                                   dir->keepalive ? dir->keepalive : &rp_keepalive_default);
     if (!x->endpoint) {
         x->peer = "";
+        x->started = apr_time_now();
+        x->connect_time = x->first_byte_time = -1;
         rp_exchange_end(x, RP_REASON_TOO_MANY_ENDPOINTS);
         return OK;
     }
@@ -144,8 +146,10 @@ static void count(const rp_task *task)
 
     rp_stats_add(RP_STAT_ACTIVE, -1);
     rp_stats_add(RP_STAT_TUNNELS, task->tunnel ? -1 : 0);
-    rp_stats_add(x->reused ? RP_STAT_REUSES : RP_STAT_CONNECTS, 1);
-    rp_stats_add(RP_STAT_RETRIES, x->attempts - 1);
+    if (x->attempts > 0) {
+        rp_stats_add(x->reused ? RP_STAT_REUSES : RP_STAT_CONNECTS, 1);
+        rp_stats_add(RP_STAT_RETRIES, x->attempts - 1);
+    }
     rp_stats_add(RP_STAT_BYTES_SENT, x->sent_body);
     rp_stats_add(RP_STAT_BYTES_RECEIVED, x->received_body);
     if (x->outcome == RP_OUTCOME_ERROR || x->outcome == RP_OUTCOME_BROKEN) {
@@ -183,6 +187,14 @@ static void set_proxy_status(const rp_task *task)
                                 rp_reason_get(task->x.reason)->proxy_status));
 }
 
+/* What is left of the body isn't waited for. */
+static void leave_rest_of_body(rp_task *task)
+{
+    if (task->request.framing != RP_BODY_NONE && !task->body_ended && !task->c->master) {
+        task->c->keepalive = AP_CONN_CLOSE;
+    }
+}
+
 /* The answer where nothing was sent yet. */
 static int answer_error(rp_task *task)
 {
@@ -190,10 +202,7 @@ static int answer_error(rp_task *task)
     rp_reason reason = task->x.reason;
     int status = task->body_status ? task->body_status : rp_reason_get(reason)->http_status;
 
-    if (task->request.framing != RP_BODY_NONE && !task->body_ended && !task->c->master) {
-        /* What is left of the body isn't waited for. */
-        task->c->keepalive = AP_CONN_CLOSE;
-    }
+    leave_rest_of_body(task);
     if (reason == RP_REASON_CLIENT_GONE) {
         task->c->aborted = !task->c->master;
         r->status = RP_STATUS_CLIENT_CLOSED;
@@ -215,6 +224,7 @@ int rp_task_finish(rp_task *task)
     }
     switch (x->outcome) {
     case RP_OUTCOME_REPLACED:
+        leave_rest_of_body(task);
         status = x->response.status;
         break;
     case RP_OUTCOME_ERROR:

@@ -30,6 +30,7 @@ typedef struct rp_task {
     const rp_error_override *error_override;
     rp_parking *parking;                /* the connection's; NULL: this request can't be parked */
     apr_size_t unsent;                /* bytes passed on since the output filters were last empty */
+    apr_size_t read_size;               /* of an upstream at once: below FlushMaxThreshold */
     int body_status;                    /* HTTP status for a request body that failed, 0: none */
     unsigned int blocking_output:1;     /* HTTP/2 streams and subrequests: output may block */
     unsigned int started:1;             /* x is valid */

@@ -141,11 +141,16 @@ int rp_task_read_request(rp_task *task)
         /* The body, if there was one, belongs to the request that came first. An internal redirect
          * takes it along, unless it leads to an error page. */
         rp_fields_remove(&request->fields, RP_FIELD_EXPECT);
+        rp_fields_remove(&request->fields, RP_FIELD_UPGRADE);
         request->framing = RP_BODY_NONE;
         return OK;
     }
     error = rp_http_request_framing(&request->fields, request->minor_version, &request->framing,
                                     &request->content_length);
+    if (!r->connection->master
+        && (r->proto_num < HTTP_VERSION(1, 0) || r->proto_num >= HTTP_VERSION(2, 0))) {
+        error = RP_HTTP_BAD_VERSION;
+    }
     if (error == RP_HTTP_OK && had_length_and_coding(r)) {
         error = RP_HTTP_LENGTH_AND_CODING;
     }

@@ -420,8 +420,8 @@ static void doom(rp_endpoint *endpoint, rp_conn *conn, struct rp_conn_ring *doom
     RP_UNCOUNT(idle, 1);
 }
 
-/* Moves to doomed those of the idle connections that the peer has closed. poll() does not block
- * here, so it may run under the endpoint's lock. */
+/* Moves to doomed those of the idle connections that the peer has closed or spoken on. poll() does
+ * not block here, so it may run under the endpoint's lock. */
 static void take_closed(rp_endpoint *endpoint, struct rp_conn_ring *doomed)
 {
     struct pollfd descriptors[POLL_MAX];
@@ -432,7 +432,9 @@ static void take_closed(rp_endpoint *endpoint, struct rp_conn_ring *doomed)
         for (; count < POLL_MAX && conn != APR_RING_SENTINEL(&endpoint->idle, rp_conn, link);
              conn = APR_RING_NEXT(conn, link)) {
             conns[count] = conn;
-            descriptors[count++] = (struct pollfd){ .fd = conn->fd, .events = POLLRDHUP };
+            /* Over TLS what has arrived may be a session ticket. */
+            short events = conn->ssl ? POLLRDHUP : POLLRDHUP | POLLIN;
+            descriptors[count++] = (struct pollfd){ .fd = conn->fd, .events = events };
         }
         if (poll(descriptors, (nfds_t)count, 0) <= 0) {
             continue;

@@ -81,9 +81,11 @@ sub read_exact {
 sub _more {
     my ($self, $what, $timeout) = @_;
     $self->head($timeout) or Carp::croak("no response while waiting for $what");
+    my $unread = $self->{unread};
+    $self->{unread} = '';    # else read_some would give it back
     my $piece = $self->read_some($timeout);
-    Carp::croak("response ended before $what; unread: $self->{unread}") if $piece eq '';
-    $self->{unread} .= $piece;
+    $self->{unread} = $unread . $piece;
+    Carp::croak("response ended before $what; unread: $unread") if $piece eq '';
     return;
 }
 

@@ -66,10 +66,13 @@ sub connect {
 sub DESTROY { delete $open{0 + $_[0]}; return }
 
 # In a forked helper: gives up the descriptors of the parent's streams, so that the parent's
-# close and reset reach the peer.
+# close and reset reach the peer. Their numbers stay taken: Perl counts the handles of each number,
+# and would never close a later socket with the number of one that was closed behind its back.
 sub drop_inherited {
+    open my $null, '<', '/dev/null' or die "/dev/null: $!\n";
     for my $stream (grep { defined } values %open) {
-        POSIX::close($stream->{socket}->fileno) if defined $stream->{socket}->fileno;
+        my $fd = $stream->{socket}->fileno // next;
+        POSIX::dup2($null->fileno, $fd);
     }
     %open = ();
     return;

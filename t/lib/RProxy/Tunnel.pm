@@ -26,13 +26,7 @@ sub ask {
     push @headers, ['Sec-WebSocket-Version', 13] if $protocol eq 'websocket';
     my $client = $t->client(%{ $options{client} // {} });
     my $self = bless { h2 => $t->is_h2, client => $client }, $class;
-    if ($self->{h2}) {
-        $client->wait_settings;
-        $self->{exchange} = $client->begin('CONNECT', $target,
-            { headers => \@headers, protocol => $protocol, stream => 1 });
-        $self->{exchange}->write($options{early}) if length($options{early} // '');
-        return $self;
-    }
+    return $self->_connect($target, $protocol, \@headers, $options{early}) if $self->{h2};
     push @headers, ['Sec-WebSocket-Key', encode_base64(pack('N4', map { rand 2**32 } 1 .. 4), '')]
         if $protocol eq 'websocket';
     unshift @headers, ['Upgrade', $protocol], ['Connection', 'Upgrade'];
@@ -43,10 +37,30 @@ sub ask {
     return $self;
 }
 
-# A tunnel that is open; dies if it was not granted.
+sub _connect {
+    my ($self, $target, $protocol, $headers, $early) = @_;
+    $self->{client}->wait_settings;
+    $self->{exchange} = $self->{client}->begin('CONNECT', $target,
+        { headers => $headers, protocol => $protocol, stream => 1 });
+    $self->{exchange}->write($early) if length($early // '');
+    return $self;
+}
+
+# A WebSocket's tunnel that is open; dies if it was not granted. Options: those of ask.
 sub open {
     my ($class, $t, $target, %options) = @_;
-    my $self = $class->ask($t, $target, %options);
+    return $class->ask($t, $target, %options)->_insist;
+}
+
+# The same on an HTTP/2 connection that is there already.
+sub over {
+    my ($class, $client, $target) = @_;
+    my $self = bless { h2 => 1, client => $client }, $class;
+    return $self->_connect($target, 'websocket', [['Sec-WebSocket-Version', 13]])->_insist;
+}
+
+sub _insist {
+    my ($self) = @_;
     Carp::croak('no tunnel: status ' . ($self->head ? $self->head->status : 'none'))
         unless $self->granted;
     return $self;

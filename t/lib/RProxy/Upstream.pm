@@ -29,14 +29,14 @@ use RProxy::Upstream::Crowd;
 use RProxy::Wait qw(wait_until);
 use Socket qw(SOCK_STREAM SOMAXCONN);
 
-# Options: directory, certs (required); unix => 1 or a path, ipv6 => 1, port, backlog,
+# Options: directory, certs (required); unix => 1 or a path, ipv6 => 1, host, port, backlog,
 # tls => { names => [...], client_ca => 1, client_optional => 1, and options of IO::Socket::SSL },
 # record => 0 keeps no bytes (bulk).
 sub new {
     my ($class, %args) = @_;
     my $self = bless { record => 1, owner => $$, signals => {}, consumed => {}, %args }, $class;
     mkdir $self->{directory} or Carp::croak("cannot make $self->{directory}: $!");
-    $self->{host} = $self->{ipv6} ? '::1' : '127.0.0.1';
+    $self->{host} //= $self->{ipv6} ? '::1' : '127.0.0.1';
     if ($self->{unix}) {
         $self->{path} = $self->{unix} eq '1' ? "$self->{directory}/socket" : $self->{unix};
     }
