@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 # An upstream that answers before the upload is complete: the client gets the answer, whatever the
-# upstream does with its connection afterwards, and no leftover of the upload is taken for a request.
+# upstream does with its connection afterwards, and no rest of the upload is taken for a request.
 use FindBin;
 use lib "$FindBin::Bin/lib";
 use RProxy::Test;
@@ -12,7 +12,7 @@ use constant UPLOAD => 16 * 1_048_576;    # more than all buffers on the way hol
 
 my $ANSWER = 'too large ' x 500;
 
-# What an upstream does once it has answered /HOW; returns whether it goes on with the connection.
+# What an upstream does once it has answered /HOW; true: it goes on with the connection.
 my %AFTERWARDS = (
     keep  => sub { my ($conn) = @_; $conn->wait_closed(30); return 0 },
     drain => sub { my ($conn) = @_; 1 while $conn->read_body_piece(30) ne ''; return 1 },

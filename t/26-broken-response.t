@@ -144,7 +144,7 @@ my %EARLY = (
         'http_protocol_error'],
     coding_too  => ["$HEAD\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         'http_protocol_error'],
-    huge_head   => ["$HEAD\r\n" . join('', map { "X-$_: " . 'x' x 2_000 . "\r\n" } 1 .. 60) . "\r\n",
+    huge_head   => [join('', "$HEAD\r\n", map({ "X-$_: " . 'x' x 2_000 . "\r\n" } 1 .. 60), "\r\n"),
         'http_protocol_error'],
 );
 

@@ -248,7 +248,7 @@ behaviour 'parked and woken again and again, nothing gets lost', @PARKING, sub {
 behaviour 'idle clients are kept while all threads are busy', @PARKING, sub {
     my ($t) = @_;
     $t->extra_modules('deflate', 'filter');
-    my $up = few_threads($t, ['<Location /hold>', 'SetInputFilter INFLATE', '</Location>'], sub {
+    my $up = few_threads($t, ['<Location /hold>', 'SetInputFilter DEFLATE', '</Location>'], sub {
         my ($conn) = @_;
         while (my $head = $conn->read_head) {
             $conn->notify('arrived');

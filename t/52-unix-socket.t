@@ -10,6 +10,7 @@ use Digest::MD5 qw(md5_hex);
 use IO::Socket::UNIX;
 use RProxy::Tunnel;
 use RProxy::WebSocket;
+use Socket qw(AF_UNIX SOCK_NONBLOCK SOCK_STREAM pack_sockaddr_un);
 
 use constant {
     MIB          => 1_048_576,
@@ -120,6 +121,7 @@ behaviour 'a socket that cannot be used is a 502 until it can', sub {
     my $up = named($t, 'one');
     my $locked = named($t, 'locked');
     my $file = $t->file('no-socket', 'a file');
+    chmod 0777, $file;
     my $dead = $t->directory . '/dead';
     IO::Socket::UNIX->new(Local => $dead, Listen => 1) or die "$dead: $!\n";
     chmod 0777, $dead;
@@ -131,13 +133,12 @@ behaviour 'a socket that cannot be used is a 502 until it can', sub {
     $t->start;
     $up->refuse;
     chmod 0, $locked->path;
-    my $client = $t->client;
     for my $case (['up', 'connection_refused'], ['nowhere', 'connection_refused'],
         ['file', 'connection_refused'], ['dead', 'connection_refused'],
         ['locked', 'destination_unavailable']) {
         my ($name, $error) = @$case;
         for my $method ('GET', 'POST') {
-            my $response = $client->request($method, "/$name/",
+            my $response = $t->request($method, "/$name/",
                 { body => $method eq 'POST' ? 'hello' : undef });
             is($response->status, 502, "$name, $method: 502");
             like($response->header('Proxy-Status'), qr/; error=$error$/, $error);
@@ -146,8 +147,8 @@ behaviour 'a socket that cannot be used is a 502 until it can', sub {
     ok($t->wait_log(qr/RP0105: .*Permission denied/), 'the log has the reason of the system');
     $up->start;
     chmod 0777, $locked->path;
-    is_from($client->get('/up/'), 'one', '/');
-    is_from($client->get('/locked/'), 'locked', '/');
+    is_from($t->get('/up/'), 'one', '/');
+    is_from($t->get('/locked/'), 'locked', '/');
 };
 
 behaviour 'a full backlog is waited for', sub {
@@ -160,8 +161,8 @@ behaviour 'a full backlog is waited for', sub {
     my @tasks = map { $t->background(sub { return $t->get('/')->status }) } 1 .. $count;
     # What fits waits in the backlog, the others for it.
     wait_until('a full backlog', undef, sub {
-        my $probe = IO::Socket::UNIX->new(Peer => $up->path, Blocking => 0);
-        return !$probe && $!{EAGAIN};
+        socket my $probe, AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0 or die "socket: $!\n";
+        return !connect($probe, pack_sockaddr_un($up->path)) && $!{EAGAIN};
     });
     $up->start;
     is_deeply([map { $_->result } @tasks], [(200) x $count], 'all are answered');

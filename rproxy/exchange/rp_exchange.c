@@ -19,16 +19,19 @@ static void drop_connection(rp_exchange *x, int reusable)
     }
 }
 
-void rp_exchange_finish(rp_exchange *x, rp_outcome outcome, rp_reason reason, const char *detail)
+void rp_exchange_release(rp_exchange *x)
 {
     /* Whatever became of the client: the upstream's side is complete. */
-    int clean = x->state == RP_X_RELAY && x->request_done && !x->send_broken && x->response_done
-        && x->response.keep_alive;
+    drop_connection(x, x->state == RP_X_RELAY && x->request_done && !x->send_broken
+                    && x->response_done && x->response.keep_alive);
+}
 
+void rp_exchange_finish(rp_exchange *x, rp_outcome outcome, rp_reason reason, const char *detail)
+{
     if (x->state == RP_X_ENDED) {
         return;
     }
-    drop_connection(x, clean);
+    rp_exchange_release(x);
     x->state = RP_X_ENDED;
     x->outcome = outcome;
     if (reason != RP_REASON_NONE) {

@@ -179,6 +179,7 @@ typedef struct rp_exchange {
     int interim_count;                  /* 1xx responses of this attempt */
     rp_chunked chunked;                 /* of the response */
     apr_int64_t body_left;              /* of a response with a length */
+    apr_int64_t body_read;              /* bytes of the request body read from the client */
     apr_time_t attempt_at, sent_at, progress_at, deadline;
     const char *upgrade_protocol;       /* what we asked to switch to, NULL: nothing */
     unsigned int request_done:1;        /* the request is sent, or its sending was given up */

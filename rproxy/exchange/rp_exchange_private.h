@@ -10,15 +10,16 @@
 #include "rproxy/exchange/rp_exchange.h"
 
 #define RP_BODY_READ        32768       /* bytes read from the client at once */
-#define RP_SEND_ROUNDS      16          /* such reads before the upstream's answer is looked for */
+#define RP_SEND_ROUNDS      16          /* such reads before an answer is looked for */
 #define RP_REPLAY_BODY_MAX  65536       /* request body bytes kept for another attempt */
 #define RP_INTERIM_MAX      32          /* 1xx responses of one attempt */
 
 /** Puts the request head, and body bytes kept from an earlier attempt, in line for sending. */
 void rp_exchange_queue_request(rp_exchange *x);
 
-/** Sends as much of the request as goes now. Ends the exchange if the client's body is broken. */
-void rp_exchange_pump_request(rp_exchange *x, apr_time_t now);
+/** Sends as much of the request as goes now, in portions: nonzero says that more may go at once.
+ * Ends the exchange if the client's body is broken. */
+int rp_exchange_pump_request(rp_exchange *x, apr_time_t now);
 
 /** Receives as much of the response as goes now and hands it to the lane. */
 void rp_exchange_pump_response(rp_exchange *x, apr_time_t now);
@@ -39,6 +40,9 @@ void rp_exchange_attempt_failed(rp_exchange *x, rp_reason reason, const char *de
 /** The response's status is one that RProxyRetry on= names and another attempt is possible: begins
  * it and returns nonzero. */
 int rp_exchange_retries_status(rp_exchange *x);
+
+/** Gives the connection back: for reuse if both messages are complete, else to be closed. */
+void rp_exchange_release(rp_exchange *x);
 
 /** Records the end; only the first one counts. Gives the connection back. */
 void rp_exchange_finish(rp_exchange *x, rp_outcome outcome, rp_reason reason, const char *detail);

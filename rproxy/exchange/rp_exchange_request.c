@@ -79,6 +79,15 @@ static void keep_for_replay(rp_exchange *x, const char *data, apr_size_t len)
     rp_buffer_add(&x->body_kept, data, len);
 }
 
+/* Nonzero if the body, read so far, cannot have or cannot reach the length that was announced: input
+ * filters may change it. What is too much would be the upstream's next request. */
+static int is_wrong_length(const rp_exchange *x, int ended)
+{
+    return x->request->framing == RP_BODY_LENGTH
+        && (x->body_read > x->request->content_length
+            || (ended && x->body_read < x->request->content_length));
+}
+
 /* Reads body bytes behind what is in the wire buffer already (at most the head). */
 static rp_io read_body(rp_exchange *x, apr_time_t now)
 {
@@ -90,6 +99,10 @@ static rp_io read_body(rp_exchange *x, apr_time_t now)
     switch (io) {
     case RP_IO_DONE:
         x->body_touched = 1;
+        x->body_read += (apr_int64_t)got;
+        if (is_wrong_length(x, 0)) {
+            return RP_IO_FAILED;
+        }
         x->progress_at = now;
         x->sent_body += (apr_int64_t)got;
         if (x->keep_body) {
@@ -106,6 +119,9 @@ static rp_io read_body(rp_exchange *x, apr_time_t now)
         }
         break;
     case RP_IO_EOF:
+        if (is_wrong_length(x, 1)) {
+            return RP_IO_FAILED;
+        }
         x->client_eof = 1;
         end_body(x);
         break;
@@ -121,7 +137,7 @@ static void request_sent(rp_exchange *x, apr_time_t now)
     x->sent_at = now;
 }
 
-void rp_exchange_pump_request(rp_exchange *x, apr_time_t now)
+int rp_exchange_pump_request(rp_exchange *x, apr_time_t now)
 {
     int has_body = x->request->framing != RP_BODY_NONE;
 
@@ -130,10 +146,7 @@ void rp_exchange_pump_request(rp_exchange *x, apr_time_t now)
             && x->wire.len + RP_CHUNK_HEAD_MAX + RP_BODY_READ / 2 + 2 <= x->wire.capacity;
 
         if (round == RP_SEND_ROUNDS) {
-            /* An upload that flows without a pause must not hide an answer that is there already.
-             */
-            x->want_upstream_write = 1;
-            return;
+            return 1;
         }
         if (has_body && !x->client_eof && fits) {
             switch (read_body(x, now)) {
@@ -143,7 +156,7 @@ void rp_exchange_pump_request(rp_exchange *x, apr_time_t now)
             case RP_IO_FAILED:
                 rp_exchange_finish(x, x->head_done ? RP_OUTCOME_BROKEN : RP_OUTCOME_ERROR,
                                    RP_REASON_REQUEST_BODY, NULL);
-                return;
+                return 0;
             default:
                 x->want_client_read = 0;
                 break;
@@ -153,7 +166,7 @@ void rp_exchange_pump_request(rp_exchange *x, apr_time_t now)
         case RP_IO_AGAIN:
             x->want_upstream_write = 1;
             x->want_client_read = 0;
-            return;
+            return 0;
         case RP_IO_DONE:
             break;
         default:
@@ -161,30 +174,36 @@ void rp_exchange_pump_request(rp_exchange *x, apr_time_t now)
             x->send_broken = 1;
             x->want_client_read = 0;
             request_sent(x, now);
-            return;
+            return 0;
         }
         if (!has_body || x->client_eof) {
             request_sent(x, now);
         }
         else if (x->want_client_read) {
-            return;
+            return 0;
         }
     }
+    return 0;
 }
 
 void rp_exchange_relay_step(rp_exchange *x, apr_time_t now, int upstream_ready)
 {
     int sent_before = x->request_done;
+    int more;
 
-    rp_exchange_pump_request(x, now);
-    if (x->state != RP_X_RELAY) {
-        return;
-    }
-    if (!sent_before && x->request_done && !upstream_ready && !x->send_broken
-        && !x->head_done) {
-        /* Just sent: an answer can't be there yet, so save the read that would say so. */
-        x->want_upstream_read = 1;
-        return;
-    }
-    rp_exchange_pump_response(x, now);
+    do {
+        more = rp_exchange_pump_request(x, now);
+        if (x->state != RP_X_RELAY) {
+            return;
+        }
+        if (!sent_before && x->request_done && !upstream_ready && !x->send_broken
+            && !x->head_done) {
+            /* Just sent: an answer can't be there yet, so save the read that would say so. */
+            x->want_upstream_read = 1;
+            return;
+        }
+        /* An upload that flows without a pause must not hide an answer that is there already. */
+        rp_exchange_pump_response(x, now);
+        now = more ? apr_time_now() : now;
+    } while (more && x->state == RP_X_RELAY);
 }

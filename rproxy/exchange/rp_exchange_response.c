@@ -205,6 +205,8 @@ static taken take_head_bytes(rp_exchange *x, const char *data, apr_size_t len, a
 static void response_complete(rp_exchange *x, const rp_fields *trailers)
 {
     x->response_done = 1;
+    /* First of all: with the end in hand, the client's next request may be quicker than we are. */
+    rp_exchange_release(x);
     if (!x->client_gone && x->ops->finish(x->client, trailers) == RP_IO_FAILED) {
         rp_exchange_finish(x, RP_OUTCOME_BROKEN, RP_REASON_CLIENT_GONE, NULL);
         return;

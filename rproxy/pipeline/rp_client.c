@@ -12,7 +12,6 @@
  */
 
 #include <poll.h>
-#include <stdlib.h>
 #include <string.h>
 #include <apr_strings.h>
 #include <openssl/ssl.h>
@@ -302,17 +301,18 @@ static rp_head_verdict replace_response(rp_task *task, const rp_fields *fields)
 
 static void set_status(request_rec *r, const rp_response *response)
 {
+    const char *code = apr_psprintf(r->pool, "%03d", response->status);
     const char *known = ap_get_status_line(response->status);
     const char *reason = response->reason;
 
     if (r->prev && r->status != HTTP_OK && response->status == HTTP_OK) {
         return;                         /* the page of an ErrorDocument: the error's status stays */
     }
-    if (!*reason && atoi(known) == response->status) {
+    if (!*reason && strncmp(known, code, 3) == 0) {
         reason = known + 4;
     }
     r->status = response->status;
-    r->status_line = apr_psprintf(r->pool, "%03d %s", response->status, reason);
+    r->status_line = apr_pstrcat(r->pool, code, " ", reason, NULL);
 }
 
 static int is_large(const rp_fields *fields)
@@ -579,7 +579,8 @@ static void client_detach(void *client)
 
 /* ---- opening --------------------------------------------------------------------------------- */
 
-/* As much as a buffer holds, but below FlushMaxThreshold, where core_output_filter begins to block. */
+/* As much as a buffer holds, but below FlushMaxThreshold, where core_output_filter begins to block.
+ */
 static apr_size_t read_size(const server_rec *server)
 {
     apr_size_t size = RP_CLIENT_BUFFER;

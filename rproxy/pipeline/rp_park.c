@@ -28,6 +28,7 @@
 APLOG_USE_MODULE(rproxy);
 
 #define RP_IDLE_THREADS_MIN 2           /* left for new connections, whatever waits in threads */
+#define RP_TIMED_BODY_MS    500         /* how often a timed request body is looked at */
 #define RP_NEXT_REQUEST_MS  4    /* wait this long in the thread for a busy client's next request */
 
 #ifndef AP_MPMQ_CAN_WAITIO
@@ -52,15 +53,18 @@ struct rp_parking {
     unsigned int has_filter:1;          /* the flow filter is on the connection */
     unsigned int idle:1;              /* waits for the client's next request in the MPM's pollset */
     unsigned int slow_client:1;        /* its last request took longer to come than is waited for */
-    apr_interval_time_t keep_alive;     /* KeepAliveTimeout after a request of ours; 0: the MPM keeps
-                                         * it, since its Timeout is shorter or none was ours yet */
+    apr_interval_time_t keep_alive;     /* KeepAliveTimeout after a request of ours; 0: the MPM's
+                                         * Timeout is shorter, or no request was ours yet */
     apr_time_t answered_at;          /* end of the last request, while slow_client is to be known */
 };
 
 static int can_wait_io;                 /* the MPM offers CONN_STATE_ASYNC_WAITIO */
 static int threads_per_child;
 static atomic_int busy_threads;         /* in process_connection, this child */
+static _Atomic apr_time_t stopping_since;   /* gracefully; 0: the child goes on */
+static atomic_int stops_at_once;        /* ungracefully */
 static atomic_int parked_count;         /* exchanges parked in this child */
+static _Atomic apr_time_t last_parked;  /* when one was parked last */
 
 /* ---- the connection's state ------------------------------------------------------------------ */
 
@@ -154,6 +158,38 @@ int rp_park_threads_are_plentiful(void)
     return idle > RP_IDLE_THREADS_MIN && idle > threads_per_child / 8;
 }
 
+/* ---- the child's end -------------------------------------------------------------------------- */
+
+static void begin_to_stop(void)
+{
+    apr_time_t never = 0;
+
+    atomic_compare_exchange_strong(&stopping_since, &never, apr_time_now());
+}
+
+void rp_park_bound_tunnel(rp_task *task)
+{
+    int state = AP_MPMQ_RUNNING;
+    apr_time_t since;
+
+    if (task->x.state != RP_X_TUNNEL || !task->settings.timeouts.drain) {
+        return;
+    }
+    /* Prefork has no hook for a child that stops gracefully. */
+    if (ap_mpm_query(AP_MPMQ_MPM_STATE, &state) == APR_SUCCESS && state == AP_MPMQ_STOPPING) {
+        begin_to_stop();
+    }
+    since = atomic_load_explicit(&stopping_since, memory_order_relaxed);
+    if (since) {
+        task->x.drain_by = since + task->settings.timeouts.drain;
+    }
+}
+
+int rp_park_stops_at_once(void)
+{
+    return atomic_load_explicit(&stops_at_once, memory_order_relaxed);
+}
+
 /* ---- may this request be parked -------------------------------------------------------------- */
 
 /* Input filters of httpd itself that read without blocking when told so. A body behind any other
@@ -176,12 +212,20 @@ static int input_is_known(const request_rec *r)
     return 1;
 }
 
+/* The MPM's listener ends once a child that stops has no connection left. It may have ended while this
+ * one waited for its thread: only another parked one shows that it goes on. */
+static int listener_lasts(void)
+{
+    return !atomic_load_explicit(&stopping_since, memory_order_relaxed)
+        || atomic_load_explicit(&parked_count, memory_order_relaxed) > 0;
+}
+
 int rp_park_is_possible(const rp_task *task)
 {
     const request_rec *r = task->r;
 
-    return can_wait_io && task->parking && task->parking->in_hook && r->connection->cs && !r->main
-        && !r->prev && !r->connection->clogging_input_filters
+    return can_wait_io && listener_lasts() && task->parking && task->parking->in_hook
+        && r->connection->cs && !r->main && !r->prev && !r->connection->clogging_input_filters
         && (task->request.framing == RP_BODY_NONE || task->x.client_eof || input_is_known(r));
 }
 
@@ -260,6 +304,17 @@ static int client_has_left(const rp_parking *parking)
 
 /* ---- park and resume ------------------------------------------------------------------------- */
 
+/* Nonzero if mod_reqtimeout limits the time of the body: it finds out when it is read. */
+static int is_body_timed(const conn_rec *c)
+{
+    for (const ap_filter_t *f = c->input_filters; f; f = f->next) {
+        if (strcmp(f->frec->name, "reqtimeout") == 0) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
 /* Leaves the connection to the MPM. Its Timeout must not end what waits longer on purpose: the
  * timer wakes the exchange before that, and it parks again. */
 static int park(rp_parking *parking)
@@ -277,13 +332,17 @@ static int park(rp_parking *parking)
         parking->timer.epfd = parking->epfd;
     }
     rp_exchange_waits(&task->x, &waits);
+    if (waits.client_read && is_body_timed(c)) {
+        refresh = apr_time_now() + apr_time_from_msec(RP_TIMED_BODY_MS);
+    }
     watch_upstream(parking, &waits);
     watch_client(parking, &waits);
     parking->timer.idle_fd = 0;
     parking->timer.due = waits.deadline && waits.deadline < refresh ? waits.deadline : refresh;
     parking->timer.drain = task->x.state == RP_X_TUNNEL ? task->settings.timeouts.drain : 0;
     if (task->x.client_gone) {
-        /* The upstream may finish, but the MPM would close an aborted connection: see complete(). */
+        /* The upstream may finish, but the MPM would close an aborted connection: see complete().
+         */
         c->aborted = 0;
     }
     parking->parked = 1;
@@ -300,6 +359,7 @@ static void unpark(rp_parking *parking)
     rp_park_timer_remove(&parking->timer);
     parking->parked = 0;
     atomic_fetch_sub_explicit(&parked_count, 1, memory_order_relaxed);
+    atomic_store_explicit(&last_parked, apr_time_now(), memory_order_relaxed);
     rp_stats_add(RP_STAT_PARKED, -1);
     if (parking->task->x.state == RP_X_CONNECT) {
         /* Attempts at connecting open and close descriptors under way. */
@@ -337,9 +397,7 @@ static int resume(rp_parking *parking)
     unpark(parking);
     c->cs->state = CONN_STATE_HANDLER;
     ap_update_child_status(c->sbh, SERVER_BUSY_WRITE, task->r);
-    if (rp_park_timer_draining_since() && task->settings.timeouts.drain) {
-        x->drain_by = rp_park_timer_draining_since() + task->settings.timeouts.drain;
-    }
+    rp_park_bound_tunnel(task);
     if (rp_exchange_step(x, 1) == RP_OUTCOME_RUNNING
         && (x->settings->ignore_client_abort || !client_has_left(parking)
             || rp_exchange_client_left(x))
@@ -395,13 +453,15 @@ static void learn_pace(rp_parking *parking)
 }
 
 /* The MPM closes all kept-alive connections whenever no thread is idle, to get rid of those who
- * might hold one; with exchanges parked, a moment without an idle thread is ordinary. So it waits
- * for these clients as it does for parked exchanges, and the timer keeps KeepAliveTimeout. */
+ * might hold one; where exchanges get parked, a moment without an idle thread is ordinary. So it
+ * waits for these clients as it does for parked exchanges, and the timer keeps KeepAliveTimeout. */
 static void wait_for_next_request(rp_parking *parking)
 {
     conn_rec *c = parking->c;
 
-    if (atomic_load_explicit(&parked_count, memory_order_relaxed) == 0) {
+    if (atomic_load_explicit(&parked_count, memory_order_relaxed) == 0
+        && apr_time_now() - atomic_load_explicit(&last_parked, memory_order_relaxed)
+            > parking->keep_alive) {
         return;
     }
     parking->idle = 1;
@@ -552,7 +612,11 @@ static void child_stopping(apr_pool_t *pool, int graceful)
 {
     (void)pool;
     if (graceful) {
+        begin_to_stop();
         rp_park_timer_drain();
+    }
+    else {
+        atomic_store_explicit(&stops_at_once, 1, memory_order_relaxed);
     }
 }
 #endif

@@ -42,6 +42,12 @@ int rp_park_is_possible(const rp_task *task);
 /** The upstream's descriptors are about to be closed or given to another exchange. */
 void rp_park_forget_upstream(rp_parking *parking);
 
+/** Bounds a tunnel by its drain time if this child stops gracefully. */
+void rp_park_bound_tunnel(rp_task *task);
+
+/** Nonzero if this child is to stop at once. */
+int rp_park_stops_at_once(void);
+
 /** Nonzero while enough threads of this child are idle that waiting in one harms nobody. */
 int rp_park_threads_are_plentiful(void);
 

@@ -29,8 +29,9 @@ apr_status_t rp_park_timer_start(apr_pool_t *pool);
 /** Adds an entry. due, drain and epfd or idle_fd are set. */
 void rp_park_timer_add(rp_park_timer *timer);
 
-/** Takes it out again, and the wake-up descriptor out of its set. Afterwards nobody else touches the
- * entry. Also for entries that were never added. Nonzero if an idle client's socket was shut down. */
+/** Takes it out again, and the wake-up descriptor out of its set. Afterwards nobody else touches
+ * the entry. Also for entries that were never added. Nonzero if an idle client's socket was shut
+ * down. */
 int rp_park_timer_remove(rp_park_timer *timer);
 
 /** The child begins to stop gracefully: idle clients are due at once, tunnels when their drain time

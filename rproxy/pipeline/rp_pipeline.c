@@ -30,7 +30,8 @@ APLOG_USE_MODULE(rproxy);
 
 #define RP_HANDLER "rproxy"
 #define RP_GRACE_MS 10                  /* wait this long in the thread before parking */
-#define RP_STREAM_TICK_MS 500        /* HTTP/2 streams: nothing to poll says that the client left */
+#define RP_TICK_MS  500              /* nothing to poll says that the child is to stop, nor that the
+                                      * client of an HTTP/2 stream has left */
 
 static const char exempt_note[] = "rproxy-exempt";
 
@@ -252,8 +253,8 @@ static int wait_here(rp_task *task, int limit_ms, int *upstream_ready)
     }
     count = add_client(task, &waits, fds, upstream_count);
     timeout = milliseconds_until(waits.deadline);
-    if (!task->parking && (timeout < 0 || timeout > RP_STREAM_TICK_MS)) {
-        timeout = RP_STREAM_TICK_MS;
+    if (timeout < 0 || timeout > RP_TICK_MS) {
+        timeout = RP_TICK_MS;
     }
     if (limit_ms >= 0 && (timeout < 0 || timeout > limit_ms)) {
         timeout = limit_ms;
@@ -284,6 +285,18 @@ static void check_stream(rp_task *task)
     }
 }
 
+/* A child that stops gracefully waits for everything but tunnels; one that stops at once has closed
+ * the client's socket already. */
+static void check_stopping(rp_task *task)
+{
+    if (rp_park_stops_at_once()) {
+        rp_exchange_end(&task->x, RP_REASON_CLIENT_GONE);
+    }
+    else {
+        rp_park_bound_tunnel(task);
+    }
+}
+
 /* Runs the exchange to its end, or until it is better parked. */
 static rp_outcome drive(rp_task *task)
 {
@@ -304,6 +317,7 @@ static rp_outcome drive(rp_task *task)
             return outcome;
         }
         check_stream(task);
+        check_stopping(task);
         outcome = rp_exchange_step(x, ready);
     }
     return outcome;

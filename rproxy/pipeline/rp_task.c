@@ -85,6 +85,10 @@ int rp_task_start(rp_task *task)
         return status;
     }
     rp_client_open(task);
+    status = rp_task_prefetch_body(task);
+    if (status != OK) {
+        return status;
+    }
     task->started = 1;
     rp_stats_add(RP_STAT_REQUESTS, 1);
     rp_stats_add(RP_STAT_ACTIVE, 1);

@@ -52,6 +52,10 @@ int rp_task_read_target(request_rec *r, rp_request *request);
 /** Fills in the rest of the neutral request. OK or an HTTP status. */
 int rp_task_read_request(rp_task *task);
 
+/** Reads the beginning of a body that input filters may change (mod_deflate unpacks it): only then
+ * are its length and its fields known. Blocks. Needs rp_client_open(). OK or an HTTP status. */
+int rp_task_prefetch_body(rp_task *task);
+
 /* rp_client.c */
 
 extern const rp_client_ops rp_client_ops_pipeline;

@@ -18,6 +18,8 @@
 
 APLOG_USE_MODULE(rproxy);
 
+#define RP_PREFETCH 16384               /* bytes of a body that is read before its head is sent */
+
 static const char *authority_of(const request_rec *r)
 {
     const char *host;
@@ -159,6 +161,76 @@ int rp_task_read_request(rp_task *task)
                       rp_http_error_text(error));
         r->connection->keepalive = AP_CONN_CLOSE;
         return HTTP_BAD_REQUEST;
+    }
+    return OK;
+}
+
+/* ---- bodies behind filters -------------------------------------------------------------------- */
+
+static int has_content_filter(const request_rec *r)
+{
+    for (const ap_filter_t *f = r->input_filters; f && f != r->proto_input_filters; f = f->next) {
+        if (f->frec->ftype < AP_FTYPE_PROTOCOL) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* Reads into task->in until the body has ended or enough is there. OK or an HTTP status. */
+static int read_beginning(rp_task *task, int *ended, apr_off_t *length)
+{
+    request_rec *r = task->r;
+    apr_bucket_brigade *piece = apr_brigade_create(r->pool, r->connection->bucket_alloc);
+
+    *ended = 0;
+    *length = 0;
+    while (!*ended && *length < RP_PREFETCH) {
+        apr_off_t got = 0;
+        apr_status_t rv = ap_get_brigade(r->input_filters, piece, AP_MODE_READBYTES,
+                                         APR_BLOCK_READ, RP_PREFETCH);
+
+        if (rv != APR_SUCCESS) {
+            return rv == AP_FILTER_ERROR ? rv : ap_map_http_request_error(rv, HTTP_BAD_REQUEST);
+        }
+        for (apr_bucket *b = APR_BRIGADE_FIRST(piece); b != APR_BRIGADE_SENTINEL(piece);
+             b = APR_BUCKET_NEXT(b)) {
+            if (AP_BUCKET_IS_ERROR(b)) {
+                return ((ap_bucket_error *)b->data)->status;
+            }
+            *ended |= APR_BUCKET_IS_EOS(b);
+        }
+        apr_brigade_length(piece, 1, &got);
+        *length += got;
+        ap_save_brigade(NULL, &task->in, &piece, r->pool);
+    }
+    return OK;
+}
+
+int rp_task_prefetch_body(rp_task *task)
+{
+    request_rec *r = task->r;
+    rp_request *request = &task->request;
+    apr_off_t length;
+    int ended;
+    int status;
+
+    if (request->framing == RP_BODY_NONE || !has_content_filter(r)) {
+        return OK;
+    }
+    status = read_beginning(task, &ended, &length);
+    if (status != OK) {
+        r->connection->keepalive = AP_CONN_CLOSE;
+        return status;
+    }
+    rp_fields_init(&request->fields, r->pool, apr_table_elts(r->headers_in)->nelts + 2);
+    apr_table_do(add_header, &request->fields, r->headers_in, NULL);
+    rp_fields_remove(&request->fields, RP_FIELD_EXPECT);
+    if (ended && request->framing == RP_BODY_LENGTH) {
+        request->content_length = length;
+    }
+    else {
+        request->framing = RP_BODY_CHUNKED;
     }
     return OK;
 }

@@ -424,7 +424,7 @@ static void doom(rp_endpoint *endpoint, rp_conn *conn, struct rp_conn_ring *doom
  * not block here, so it may run under the endpoint's lock. */
 static void take_closed(rp_endpoint *endpoint, struct rp_conn_ring *doomed)
 {
-    struct pollfd descriptors[POLL_MAX];
+    struct pollfd descriptors[POLL_MAX] = { { 0 } };
     rp_conn *conns[POLL_MAX];
     rp_conn *conn = APR_RING_FIRST(&endpoint->idle);
     while (conn != APR_RING_SENTINEL(&endpoint->idle, rp_conn, link)) {

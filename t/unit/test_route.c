@@ -438,7 +438,8 @@ static void test_join(void)
            "/x?unix:/tmp/s|http://h/", "unix: in a query is only a query (CVE-2021-40438)");
     is_str(sent("/app http://b/", NULL, "/app/x%3fy"), "/x%3fy", "%%3F stays (CVE-2024-38473)");
     is_str(sent("/app http://b/", NULL, "/app/a%2f..b%2fx"), "/a%2f..b%2fx", "%%2F stays");
-    is_str(sent("/app http://b/", NULL, "/app/..%2f..%2fx"), "bad request", "no hidden dot segment");
+    is_str(sent("/app http://b/", NULL, "/app/..%2f..%2fx"), "bad request",
+           "no hidden dot segment");
     is_str(sent("/app !", NULL, "/app"), "refused", "no target for exempt requests");
 }
 

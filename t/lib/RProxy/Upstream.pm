@@ -27,7 +27,7 @@ use RProxy::Stream;
 use RProxy::Upstream::Connection;
 use RProxy::Upstream::Crowd;
 use RProxy::Wait qw(wait_until);
-use Socket qw(SOCK_STREAM SOMAXCONN);
+use Socket qw(SHUT_RDWR SOCK_STREAM SOMAXCONN);
 
 # Options: directory, certs (required); unix => 1 or a path, ipv6 => 1, host, port, backlog,
 # tls => { names => [...], client_ca => 1, client_optional => 1, and options of IO::Socket::SSL },
@@ -105,6 +105,8 @@ sub refuse {
     my ($self) = @_;
     $self->stop;
     my $listener = delete $self->{listener} or return;
+    # Processes of other upstreams have inherited it; this ends listening for all of them.
+    shutdown $listener, SHUT_RDWR;
     close $listener;
     unlink $self->{path} if $self->{path};
     return;
@@ -160,7 +162,8 @@ sub echo {
 }
 
 # For many connections at once: one process, no TLS, nothing recorded; each request notifies
-# 'request'. Options: reply (bytes), delay, tunnel => 1 (echoes bytes after the reply).
+# 'request'. Options: reply (bytes), delay, tunnel => 1 (echoes bytes after the reply), hold => NAME
+# (replies wait until the test signals it).
 sub crowd {
     my ($self, %options) = @_;
     $self->{crowd} = \%options;
@@ -212,7 +215,9 @@ sub _accept_loop {
 
 sub _serve_crowd {
     my ($self) = @_;
+    my $hold = $self->{crowd}{hold};
     my $crowd = RProxy::Upstream::Crowd->new(listener => $self->{listener}, %{ $self->{crowd} },
+        may_reply => defined $hold ? sub { return $self->count($hold, 'signals') } : undef,
         on_request => sub { $self->_append('events', "request\n") });
     return $crowd->run(sub { return getppid == $self->{owner} });
 }

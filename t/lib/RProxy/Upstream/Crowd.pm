@@ -10,9 +10,13 @@ use warnings;
 use Errno qw(EAGAIN EINTR);
 use RProxy::Wait qw(now);
 
-use constant IDLE_SECONDS => 0.5;    # between looks whether the test is still there
+use constant {
+    IDLE_SECONDS => 0.5,     # between looks whether the test is still there
+    HELD_SECONDS => 0.02,    # between looks whether replies may go
+};
 
-# Arguments: listener, reply (bytes), delay (seconds), tunnel, on_request (called for each).
+# Arguments: listener, reply (bytes), delay (seconds), tunnel, on_request (called for each), may_reply
+# (replies wait until it is true).
 sub new {
     my ($class, %args) = @_;
     $args{listener}->blocking(0);
@@ -27,6 +31,7 @@ sub run {
         if (@{ $self->{due} }) {
             my $left = $self->{due}[0][0] - now();
             $timeout = $left < 0 ? 0 : $left if $left < $timeout;
+            $timeout = HELD_SECONDS if !$self->_may_reply;
         }
         my ($read, $write) = ('', '');
         vec($read, fileno $self->{listener}, 1) = 1;
@@ -82,9 +87,18 @@ sub _echo {
     return $self->_write($fd);
 }
 
+sub _may_reply {
+    my ($self) = @_;
+    return 1 unless $self->{may_reply};
+    return 0 unless $self->{may_reply}->();
+    delete $self->{may_reply};
+    return 1;
+}
+
 sub _answer {
     my ($self) = @_;
     my $due = $self->{due};
+    return if @$due && !$self->_may_reply;
     while (@$due && $due->[0][0] <= now()) {
         my (undef, $fd, $connection) = @{ shift @$due };
         next if ($self->{connections}{$fd} // 0) != $connection;
