@@ -7,6 +7,7 @@
 use FindBin;
 use lib "$FindBin::Bin/lib";
 use RProxy::Test;
+use Compress::Zlib ();
 use RProxy::Tunnel;
 use RProxy::Wait ();
 use RProxy::WebSocket;
@@ -265,10 +266,11 @@ behaviour 'idle clients are kept while all threads are busy', @PARKING, sub {
         is($idle[$number]->get('/idle')->body, '/idle', 'a client that stays');
     }
     my $seen = $up->count('arrived');
-    # The filter cannot wait without a thread.
+    # A filter that unpacks cannot wait without a thread.
+    my $packed = Compress::Zlib::memGzip(join '', map { "line $_\n" } 1 .. 10_000);
     my @holding = map { $t->begin('POST', '/hold', { stream => 1, headers =>
-            ['Content-Encoding' => 'gzip', 'Content-Length' => 1_000] }) } 1 .. THREADS;
-    $_->write("\x1f\x8b\x08\x00") for @holding;
+            ['Content-Encoding' => 'gzip', 'Content-Length' => length $packed] }) } 1 .. THREADS;
+    $_->write(substr $packed, 0, -20) for @holding;
     wait_until('all threads to be busy', undef,
         sub { return $up->count('arrived') == $seen + THREADS });
     my $waiting = $idle[0]->begin('GET', '/again');

@@ -141,7 +141,7 @@ behaviour 'mod_reqtimeout ends uploads that stall', except => ['h2'], sub {
     $exchange->write('0123456789');
     $up->wait_event('head');
     my $response = $exchange->response;
-    is($response->status, 408, '408');
+    is($response->status, 408, 'an answer that says so');
     like($response->header('Connection'), qr/close/i, 'the connection is not kept');
     $up->wait_event('gone');
     like($t->wait_access_log(qr/POST/), qr/^408 /, 'logged');
