@@ -273,7 +273,8 @@ behaviour 'a child that is killed takes only its own requests along', except => 
     pass('the dead do not count as busy');
 };
 
-behaviour 'MaxConnectionsPerChild replaces children without losing requests', sub {
+# Not over HTTP/2: mod_http2 closes a session that begins while its child ends, whatever is proxied.
+behaviour 'MaxConnectionsPerChild replaces children without losing requests', except => ['h2'], sub {
     my ($t) = @_;
     $t->access_format('%>s %{pid}P');
     $t->mpm_config(MaxConnectionsPerChild => 10, $t->mpm eq 'prefork' ? () : (
