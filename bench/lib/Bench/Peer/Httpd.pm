@@ -102,7 +102,7 @@ Listen 127.0.0.1:$args{tls}
 ListenBacklog 4096
 Timeout 3600
 KeepAlive On
-KeepAliveTimeout 3600
+KeepAliveTimeout 30
 MaxKeepAliveRequests 0
 LimitRequestBody 0
 LogLevel warn
