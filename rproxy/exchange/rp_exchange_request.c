@@ -79,8 +79,8 @@ static void keep_for_replay(rp_exchange *x, const char *data, apr_size_t len)
     rp_buffer_add(&x->body_kept, data, len);
 }
 
-/* Nonzero if the body, read so far, cannot have or cannot reach the length that was announced: input
- * filters may change it. What is too much would be the upstream's next request. */
+/* Nonzero if the body, read so far, cannot have or cannot reach the length that was announced:
+ * input filters may change it. What is too much would be the upstream's next request. */
 static int is_wrong_length(const rp_exchange *x, int ended)
 {
     return x->request->framing == RP_BODY_LENGTH

@@ -158,7 +158,7 @@ int rp_park_threads_are_plentiful(void)
     return idle > RP_IDLE_THREADS_MIN && idle > threads_per_child / 8;
 }
 
-/* ---- the child's end -------------------------------------------------------------------------- */
+/* ---- the child's end ------------------------------------------------------------------------ */
 
 static void begin_to_stop(void)
 {
@@ -212,8 +212,8 @@ static int input_is_known(const request_rec *r)
     return 1;
 }
 
-/* The MPM's listener ends once a child that stops has no connection left. It may have ended while this
- * one waited for its thread: only another parked one shows that it goes on. */
+/* The MPM's listener ends once a child that stops has no connection left. It may have ended while
+ * this one waited for its thread: only another parked one shows that it goes on. */
 static int listener_lasts(void)
 {
     return !atomic_load_explicit(&stopping_since, memory_order_relaxed)

@@ -165,7 +165,7 @@ int rp_task_read_request(rp_task *task)
     return OK;
 }
 
-/* ---- bodies behind filters -------------------------------------------------------------------- */
+/* ---- bodies behind filters ------------------------------------------------------------------- */
 
 static int has_content_filter(const request_rec *r)
 {

@@ -424,7 +424,7 @@ static void doom(rp_endpoint *endpoint, rp_conn *conn, struct rp_conn_ring *doom
  * not block here, so it may run under the endpoint's lock. */
 static void take_closed(rp_endpoint *endpoint, struct rp_conn_ring *doomed)
 {
-    struct pollfd descriptors[POLL_MAX] = { { 0 } };
+    struct pollfd descriptors[POLL_MAX];
     rp_conn *conns[POLL_MAX];
     rp_conn *conn = APR_RING_FIRST(&endpoint->idle);
     while (conn != APR_RING_SENTINEL(&endpoint->idle, rp_conn, link)) {
@@ -432,7 +432,8 @@ static void take_closed(rp_endpoint *endpoint, struct rp_conn_ring *doomed)
         for (; count < POLL_MAX && conn != APR_RING_SENTINEL(&endpoint->idle, rp_conn, link);
              conn = APR_RING_NEXT(conn, link)) {
             conns[count] = conn;
-            /* Over TLS what has arrived may be a session ticket. */
+            /* Over TLS what has arrived may be a session ticket. The analyzer takes a ring's
+             * sentinel for an element. NOLINTNEXTLINE(clang-analyzer-core.uninitialized.Branch) */
             short events = conn->ssl ? POLLRDHUP : POLLRDHUP | POLLIN;
             descriptors[count++] = (struct pollfd){ .fd = conn->fd, .events = events };
         }
