@@ -306,7 +306,7 @@ behaviour 'RProxyTimeout tunnel= ends a tunnel in which nothing moves', sub {
     like($t->wait_access_log(qr/^101/), qr/^101 \S tunnel-timeout /, 'the log says why');
 };
 
-behaviour 'traffic in either direction keeps a tunnel open', lanes => ['event', 'worker', 'h2'], sub {
+behaviour 'traffic in either direction keeps it open', lanes => ['event', 'worker', 'h2'], sub {
     my ($t) = @_;
     my $up = proxied($t, ['RProxyTimeout tunnel=2s idle=1s first-byte=1s total=1s'], sub {
         my ($conn) = @_;
@@ -394,7 +394,7 @@ behaviour 'a 101 that does not fit is a 502', sub {
         my $response = $ask{$case}->();
         is($response->status, 502, $case);
         unlike($response->body, qr/another protocol/, 'no byte of it gets through');
-        like($response->header('Proxy-Status'), qr/error=/, 'the proxy says that it was the upstream');
+        like($response->header('Proxy-Status'), qr/error=/, 'the proxy says what it was');
         $up->wait_event('closed');
     }
     wait_until('five lines in the log that say why', undef, sub {
@@ -457,8 +457,8 @@ behaviour 'an upgrade needs HTTP/1.1, Connection: Upgrade and no body', except =
     my %case = (
         'without Connection' => "GET / HTTP/1.1\r\n$rest\r\n",
         'HTTP/1.0'           => "GET / HTTP/1.0\r\n${rest}Connection: Upgrade\r\n\r\n",
-        'with a body' => "POST / HTTP/1.1\r\n${rest}Connection: Upgrade\r\nContent-Length: 4\r\n\r\n"
-            . 'body',
+        'with a body'        => "POST / HTTP/1.1\r\n${rest}Connection: Upgrade\r\n"
+            . "Content-Length: 4\r\n\r\nbody",
     );
     for my $name (sort keys %case) {
         my $client = $t->raw_client;
@@ -468,8 +468,8 @@ behaviour 'an upgrade needs HTTP/1.1, Connection: Upgrade and no body', except =
     }
 };
 
-behaviour 'a tunnel goes by filters and time limits for requests', lanes => ['event', 'tls', 'prefork'],
-    sub {
+behaviour 'a tunnel goes by filters and time limits of requests',
+    lanes => ['event', 'tls', 'prefork'], sub {
         my ($t) = @_;
         $t->extra_modules(qw(deflate filter reqtimeout));
         my $up = proxied($t, ['SetOutputFilter DEFLATE', 'RequestReadTimeout header=1 body=1',

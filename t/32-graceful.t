@@ -2,8 +2,9 @@
 # Copyright 2026 The mod_rproxy authors
 # SPDX-License-Identifier: Apache-2.0
 
-# The server's ends: graceful restart and graceful stop answer everything that was asked and then let
-# the old child go; a stop is prompt whatever is under way; a child that crashes takes nobody along.
+# The server's ends: graceful restart and graceful stop answer everything that was asked and then
+# let the old child go; a stop is prompt whatever is under way; a child that crashes takes nobody
+# along.
 use FindBin;
 use lib "$FindBin::Bin/lib";
 use RProxy::Test;
@@ -274,7 +275,7 @@ behaviour 'a child that is killed takes only its own requests along', except => 
 };
 
 # Not over HTTP/2: mod_http2 closes a session that begins while its child ends, whatever is proxied.
-behaviour 'MaxConnectionsPerChild replaces children without losing requests', except => ['h2'], sub {
+behaviour 'MaxConnectionsPerChild replaces children and loses nothing', except => ['h2'], sub {
     my ($t) = @_;
     $t->access_format('%>s %{pid}P');
     $t->mpm_config(MaxConnectionsPerChild => 10, $t->mpm eq 'prefork' ? () : (

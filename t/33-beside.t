@@ -12,8 +12,8 @@ use Compress::Zlib ();
 use Digest::SHA qw(sha1_base64);
 use MIME::Base64 qw(encode_base64);
 
-my @MODULES = qw(proxy proxy_http http2 ssl deflate filter reqtimeout status rewrite headers mime dir
-    alias auth_basic authn_file);
+my @MODULES = qw(proxy proxy_http http2 ssl deflate filter reqtimeout status rewrite headers mime
+    dir alias auth_basic authn_file);
 
 # A response's handler that waits until the test says go.
 sub held {
@@ -79,8 +79,8 @@ behaviour 'a compressed stream reaches the client when the upstream pauses', sub
     my $up = beside($t, ['SetOutputFilter DEFLATE'], sub {
         my ($conn) = @_;
         $conn->read_request;
-        $conn->respond(200, ['Content-Type' => 'text/event-stream', 'Transfer-Encoding' => 'chunked',
-            Connection => 'close']);
+        $conn->respond(200, ['Content-Type' => 'text/event-stream',
+            'Transfer-Encoding' => 'chunked', Connection => 'close']);
         for my $number (1 .. 3) {
             $conn->write_chunk("event $number\n");
             $conn->wait_for('go');
@@ -161,7 +161,8 @@ behaviour "mod_proxy's own paths work in the same child", sub {
     my ($t) = @_;
     my $other = $t->upstream->echo;
     my $up = beside($t, [
-        'ProxyPass /old/ ' . $other->url . '/at-old/', 'ProxyPassReverse /old/ ' . $other->url . '/',
+        'ProxyPass /old/ ' . $other->url . '/at-old/',
+        'ProxyPassReverse /old/ ' . $other->url . '/',
         'RProxyPass /old !', 'RProxyPass /rewritten !', 'RewriteEngine on',
         'RewriteRule ^/rewritten/(.*) ' . $other->url . '/at-rewritten/$1 [P]',
     ])->echo;

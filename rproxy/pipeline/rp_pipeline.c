@@ -7,6 +7,7 @@
  * decide, the handler runs the exchange with the blocking driver or parks it. */
 
 #include <poll.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <apr_strings.h>
 #include "httpd.h"
@@ -30,6 +31,9 @@ APLOG_USE_MODULE(rproxy);
 
 #define RP_HANDLER "rproxy"
 #define RP_GRACE_MS 10                  /* wait this long in the thread before parking */
+#define RP_GRACE_MISSES 4               /* in a row: then park at once */
+#define RP_GRACE_RETRY 64               /* one request in so many tries the grace again */
+#define RP_GRACE_PLACES 64
 #define RP_TICK_MS  500              /* nothing to poll says that the child is to stop, nor that the
                                       * client of an HTTP/2 stream has left */
 
@@ -297,6 +301,38 @@ static void check_stopping(rp_task *task)
     }
 }
 
+/* ---- the grace ------------------------------------------------------------------------------- */
+
+/* Whether waiting in the thread for a moment has paid off lately, by endpoint: it would hold
+ * threads for nothing where the upstream is slow. Endpoints that share a place mislead each other,
+ * which only costs time. */
+static atomic_uchar grace_misses[RP_GRACE_PLACES];
+
+static atomic_uchar *misses_of(const rp_task *task)
+{
+    return &grace_misses[((apr_uintptr_t)task->x.endpoint >> 6) % RP_GRACE_PLACES];
+}
+
+static int grace_pays_off(const rp_task *task)
+{
+    /* Relaxed here and below: a guess. Now and then it is tried again. */
+    return atomic_load_explicit(misses_of(task), memory_order_relaxed) < RP_GRACE_MISSES
+        || rp_random_next() % RP_GRACE_RETRY == 0;
+}
+
+static void learn_grace(const rp_task *task, int missed)
+{
+    atomic_uchar *misses = misses_of(task);
+    unsigned char count = atomic_load_explicit(misses, memory_order_relaxed);
+
+    if (!missed && count > 0) {
+        atomic_store_explicit(misses, 0, memory_order_relaxed);
+    }
+    else if (missed && count < RP_GRACE_MISSES) {
+        atomic_store_explicit(misses, count + 1, memory_order_relaxed);
+    }
+}
+
 /* Runs the exchange to its end, or until it is better parked. */
 static rp_outcome drive(rp_task *task)
 {
@@ -308,13 +344,18 @@ static rp_outcome drive(rp_task *task)
         int limit = -1;
 
         if (rp_park_is_possible(task)) {
-            if (!rp_park_threads_are_plentiful() || x->state == RP_X_TUNNEL) {
+            if (!rp_park_threads_are_plentiful() || x->state == RP_X_TUNNEL
+                || !grace_pays_off(task)) {
                 return outcome;
             }
             limit = RP_GRACE_MS;
         }
         if (!wait_here(task, limit, &ready)) {
+            learn_grace(task, 1);
             return outcome;
+        }
+        if (ready) {
+            learn_grace(task, 0);
         }
         check_stream(task);
         check_stopping(task);

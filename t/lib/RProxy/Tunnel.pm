@@ -1,8 +1,8 @@
 # Copyright 2026 The mod_rproxy authors
 # SPDX-License-Identifier: Apache-2.0
 
-# A tunnel as its client sees it, the same way after an upgrade (HTTP/1.1) and after extended CONNECT
-# (HTTP/2, RFC 8441): bytes both ways, and how each direction ends.
+# A tunnel as its client sees it, the same way after an upgrade (HTTP/1.1) and after extended
+# CONNECT (HTTP/2, RFC 8441): bytes both ways, and how each direction ends.
 package RProxy::Tunnel;
 use strict;
 use warnings;

@@ -15,8 +15,8 @@ use constant {
     HELD_SECONDS => 0.02,    # between looks whether replies may go
 };
 
-# Arguments: listener, reply (bytes), delay (seconds), tunnel, on_request (called for each), may_reply
-# (replies wait until it is true).
+# Arguments: listener, reply (bytes), delay (seconds), tunnel, on_request (called for each),
+# may_reply (replies wait until it is true).
 sub new {
     my ($class, %args) = @_;
     $args{listener}->blocking(0);
