@@ -148,6 +148,8 @@ behaviour 'tunnels end when RProxyTimeout drain= is over', sub {
 
 behaviour 'what is under way survives a graceful restart', sub {
     my ($t) = @_;
+    # The worker MPM has no slot for a new child beside the old one's otherwise.
+    $t->mpm_config(MaxRequestWorkers => 64) if $t->mpm eq 'worker';
     my $up = proxied($t, [], record => 0, sub {
         my ($conn) = @_;
         while (my $head = $conn->read_head) {
