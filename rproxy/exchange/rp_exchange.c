@@ -87,7 +87,7 @@ static void begin_attempt(rp_exchange *x, apr_time_t now, int fresh)
 static int is_replayable(const rp_exchange *x)
 {
     return !x->head_done && (x->keep_body || x->request->framing == RP_BODY_NONE
-                             || !x->body_touched);
+                             || x->body_read == 0);
 }
 
 static int wants_retry(const rp_exchange *x, rp_reason reason)

@@ -187,7 +187,6 @@ typedef struct rp_exchange {
     unsigned int response_done:1;       /* the whole response was received */
     unsigned int client_eof:1;         /* the request body (tunnel: client's direction) has ended */
     unsigned int keep_body:1;           /* request bytes are kept for another attempt */
-    unsigned int body_touched:1;        /* bytes of the request body have been read */
     unsigned int replayed:1;            /* a dead reused connection was replaced once already */
     unsigned int any_byte_sent:1;       /* some byte of this attempt's request was sent */
     unsigned int head_done:1;           /* final response head handed to the lane */

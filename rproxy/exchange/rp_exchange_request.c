@@ -98,7 +98,6 @@ static rp_io read_body(rp_exchange *x, apr_time_t now)
 
     switch (io) {
     case RP_IO_DONE:
-        x->body_touched = 1;
         x->body_read += (apr_int64_t)got;
         if (is_wrong_length(x, 0)) {
             return RP_IO_FAILED;
