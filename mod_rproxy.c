@@ -10,6 +10,8 @@
 
 #include "rproxy/rp_config_private.h"
 #include "rproxy/rp_explain.h"
+#include "rproxy/engine/rp_eligible.h"
+#include "rproxy/engine/rp_engine.h"
 #include "rproxy/pipeline/rp_pipeline.h"
 
 /* Where directives may stand; rp_config_guard() refuses the rest with a message that says more. */
@@ -54,6 +56,10 @@ static const command_rec directives[] = {
                  "on goes on with the upstream when the client has left (default off)"),
     AP_INIT_RAW_ARGS("RProxyResolver", rp_config_resolver, NULL, EVERYWHERE,
                      "ADDRESS[:PORT]... [min-ttl=1s] [max-ttl=1h] [timeout=5s]: name servers"),
+    AP_INIT_TAKE1("RProxyEngine", rp_config_engine, NULL, EVERYWHERE,
+                  "auto (default), on or off: whether event loops serve what only needs proxying"),
+    AP_INIT_TAKE1("RProxyEngineThreads", rp_config_engine_threads, NULL, EVERYWHERE,
+                  "event loops per child, 1 to 64; default: one per CPU"),
     { .name = NULL }
 };
 
@@ -64,6 +70,9 @@ static void child_init(apr_pool_t *pool, server_rec *server)
     if (rv == APR_SUCCESS) {
         rp_config_prefetch(server);
         rv = rp_pipeline_child_init(pool, server);
+    }
+    if (rv == APR_SUCCESS) {
+        rv = rp_engine_child_init(pool, server);
     }
     if (rv != APR_SUCCESS)
         ap_log_error(APLOG_MARK, APLOG_CRIT, rv, server, "RP0303: this child can't proxy, its "
@@ -77,8 +86,10 @@ static void register_hooks(apr_pool_t *pool)
     ap_hook_check_config(rp_config_check, NULL, NULL, APR_HOOK_LAST);
     ap_hook_test_config(rp_explain, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_post_config(rp_config_tell_capacity, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_post_config(rp_eligible_tell, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_init(child_init, NULL, NULL, APR_HOOK_MIDDLE);
     rp_pipeline_register_hooks(pool);
+    rp_engine_register_hooks(pool);
 }
 
 AP_DECLARE_MODULE(rproxy) = {

@@ -170,6 +170,7 @@ void *rp_config_create_server(apr_pool_t *pool, server_rec *server)
     (void)server;
     config->routes = rp_route_table_make(pool);
     config->encoded_slashes = RP_UNSET;
+    config->engine = RP_UNSET;
     config->resolver.min_ttl = apr_time_from_sec(1);
     config->resolver.max_ttl = apr_time_from_sec(3600);
     config->resolver.timeout = apr_time_from_sec(5);
@@ -189,6 +190,8 @@ void *rp_config_merge_server(apr_pool_t *pool, void *base_config, void *add_conf
         merged->trusted_proxies = add->trusted_proxies;
     if (add->encoded_slashes != RP_UNSET)
         merged->encoded_slashes = add->encoded_slashes;
+    if (add->engine != RP_UNSET)
+        merged->engine = add->engine;
     return merged;
 }
 
@@ -213,4 +216,17 @@ void rp_config_exchange_settings(const rp_dir_config *dir, const rp_server_confi
     settings->preserve_host = dir->preserve_host != 0;
     settings->ignore_client_abort = dir->ignore_client_abort > 0;
     settings->via = server->via;
+}
+
+int rp_error_override_covers(const rp_error_override *override, int status)
+{
+    if (!override || status < 400)
+        return 0;
+    if (override->all)
+        return 1;
+    for (int i = 0; override->statuses && i < override->statuses->nelts; i++) {
+        if (APR_ARRAY_IDX(override->statuses, i, int) == status)
+            return 1;
+    }
+    return 0;
 }

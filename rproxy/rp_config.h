@@ -55,6 +55,9 @@ typedef struct rp_dir_config {
     int ignore_client_abort;
 } rp_dir_config;
 
+/** RProxyEngine. */
+typedef enum rp_engine_mode { RP_ENGINE_AUTO, RP_ENGINE_ON, RP_ENGINE_OFF } rp_engine_mode;
+
 /** Settings of a server or virtual host. */
 typedef struct rp_server_config {
     rp_route_table *routes;
@@ -62,7 +65,12 @@ typedef struct rp_server_config {
     apr_array_header_t *trusted_proxies;        /* apr_ipsubnet_t *, RProxyTrustedProxy */
     int encoded_slashes;                        /* rp_encoded_slashes or RP_UNSET */
     rp_resolver_settings resolver;              /* main server only */
+    int engine;                                 /* rp_engine_mode or RP_UNSET */
+    int engine_threads;                         /* main server only; 0 until check_config fills in
+                                                 * the default */
     const char *via;                            /* value for Via, after post_config */
+    const struct rp_eligible_server *eligible;  /* rproxy/engine/rp_eligible.c's, after
+                                                 * check_config */
 } rp_server_config;
 
 extern module AP_MODULE_DECLARE_DATA rproxy_module;
@@ -77,6 +85,10 @@ static inline rp_dir_config *rp_dir_config_of(const ap_conf_vector_t *per_dir)
 {
     return ap_get_module_config(per_dir, &rproxy_module);
 }
+
+/** Nonzero if RProxyErrorOverride (NULL: not written) puts an error page of ours in place of a
+ * response with this status. */
+int rp_error_override_covers(const rp_error_override *override, int status);
 
 /** What an exchange needs, from the merged sections of a request, defaults filled in. */
 void rp_config_exchange_settings(const rp_dir_config *dir, const rp_server_config *server,

@@ -3,6 +3,7 @@
  */
 
 /* The end of the configuration: what only the whole of it can tell. */
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -13,6 +14,7 @@
 #include "http_log.h"
 
 #include "rproxy/rp_config_private.h"
+#include "rproxy/engine/rp_eligible.h"
 #include "rproxy/pipeline/rp_pipeline.h"
 
 APLOG_USE_MODULE(rproxy);
@@ -79,26 +81,38 @@ static const char *check_tls(apr_pool_t *pool)
     return message;
 }
 
+/** CPUs that this process may run on. */
+static int cpus(void)
+{
+    cpu_set_t set;
+    int count = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+
+    return count < 1 ? 1 : count > RP_ENGINE_THREADS_MAX ? RP_ENGINE_THREADS_MAX : count;
+}
+
 int rp_config_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *main_server)
 {
     const rp_route_table *main_routes = rp_server_config_of(main_server)->routes;
     const char *message;
 
     (void)plog;
-    (void)ptemp;
+    if (!rp_server_config_of(main_server)->engine_threads)
+        rp_server_config_of(main_server)->engine_threads = cpus();
     for (server_rec *server = main_server; server; server = server->next) {
         rp_server_config *config = own_config(pconf, server, main_server);
 
         config->via = via_of(pconf, server);
         if (config->encoded_slashes == RP_UNSET)
             config->encoded_slashes = RP_SLASHES_PASS;
+        if (config->engine == RP_UNSET)
+            config->engine = RP_ENGINE_AUTO;
         if (server != main_server && config->routes == main_routes)
             continue;
         if ((message = rp_route_table_finish(pconf, config->routes)))
             return refuse("RP0301: ", message);
     }
     message = check_tls(pconf);
-    return message ? refuse("", message) : OK;
+    return message ? refuse("", message) : rp_eligible_decide(pconf, ptemp, main_server);
 }
 
 /* ---- how much a child takes ------------------------------------------------------------------ */

@@ -126,6 +126,10 @@ const char *rp_config_allow_target(cmd_parms *cmd, void *dir, const char *text);
 const char *rp_config_trusted_proxy(cmd_parms *cmd, void *dir, const char *text);
 const char *rp_config_encoded_slashes(cmd_parms *cmd, void *dir, const char *value);
 const char *rp_config_resolver(cmd_parms *cmd, void *dir, const char *arguments);
+const char *rp_config_engine(cmd_parms *cmd, void *dir, const char *value);
+const char *rp_config_engine_threads(cmd_parms *cmd, void *dir, const char *value);
+
+#define RP_ENGINE_THREADS_MAX 64
 
 /* ---- rp_config_check.c: at the end of the configuration -------------------------------------- */
 

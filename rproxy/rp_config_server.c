@@ -74,6 +74,41 @@ const char *rp_config_encoded_slashes(cmd_parms *cmd, void *dir, const char *val
                         value);
 }
 
+/* ---- the engine ------------------------------------------------------------------------------ */
+
+const char *rp_config_engine(cmd_parms *cmd, void *dir, const char *value)
+{
+    static const char *const names[] = { "auto", "on", "off" };
+    const char *message = rp_config_guard(cmd, RP_GUARD_SERVER | RP_GUARD_ONCE);
+
+    (void)dir;
+    _Static_assert(RP_ENGINE_AUTO == 0 && RP_ENGINE_ON == 1 && RP_ENGINE_OFF == 2,
+                   "names stand in this order");
+    if (message)
+        return message;
+    for (int i = 0; i < 3; i++) {
+        if (!strcasecmp(value, names[i])) {
+            rp_server_config_of(cmd->server)->engine = i;
+            return NULL;
+        }
+    }
+    return apr_psprintf(cmd->pool, "RProxyEngine \"%s\": write auto, on or off", value);
+}
+
+const char *rp_config_engine_threads(cmd_parms *cmd, void *dir, const char *value)
+{
+    const char *message = rp_config_guard(cmd, RP_GUARD_SERVER | RP_GUARD_ONCE);
+
+    (void)dir;
+    if (!message && cmd->server->is_virtual)
+        message = "RProxyEngineThreads serves all virtual hosts; move it out of <VirtualHost>";
+    if (!message)
+        message = rp_config_number(cmd->pool, "RProxyEngineThreads", value, 1,
+                                   RP_ENGINE_THREADS_MAX,
+                                   &rp_server_config_of(cmd->server)->engine_threads);
+    return message;
+}
+
 /* ---- RProxyResolver -------------------------------------------------------------------------- */
 
 /** "192.0.2.1", "192.0.2.1:53", "2001:db8::1", "[2001:db8::1]:53" in the form that c-ares wants. */

@@ -10,17 +10,43 @@
 
 #include "rproxy/rp_explain.h"
 #include "rproxy/rp_config_private.h"
+#include "rproxy/engine/rp_eligible.h"
 #include "rproxy/pipeline/rp_pipeline.h"
 
 /** What is printed where. */
 typedef struct explanation {
     apr_pool_t *pool;
-    const char *lane;                   /* of every rule: "pipeline lane, parked" */
+    const char *lane;                   /* of the pipeline: "pipeline lane, parked" */
+    const server_rec *server;
     int inherited;                      /* the server has none but the main server's rules */
     int number;                         /* of the rule */
 } explanation;
 
 /* ---- rules ----------------------------------------------------------------------------------- */
+
+/** Which lane serves the route's requests, and why not the engine. */
+static const char *lane_of(const explanation *e, const rp_route *route)
+{
+    const apr_array_header_t *reasons = rp_eligible_reasons(e->server, route);
+    const char *more = "";
+
+    if (!reasons->nelts)
+        return "engine lane";
+    if (reasons->nelts > 1)
+        more = apr_psprintf(e->pool, " and %d more", reasons->nelts - 1);
+    return apr_psprintf(e->pool, "%s; not the engine: %s%s", e->lane,
+                        APR_ARRAY_IDX(reasons, 0, const char *), more);
+}
+
+/** What of the engine's routes the pipeline takes all the same. */
+static void print_guards(const explanation *e)
+{
+    const apr_array_header_t *guards = rp_eligible_guards(e->pool, e->server);
+
+    for (int i = 0; i < guards->nelts; i++)
+        printf("%s%s%s", i ? ", " : "  the pipeline takes: ",
+               APR_ARRAY_IDX(guards, i, const char *), i + 1 < guards->nelts ? "" : "\n");
+}
 
 static int print_route(void *baton, const rp_route *route)
 {
@@ -38,7 +64,7 @@ static int print_route(void *baton, const rp_route *route)
     if (route->weighted)
         printf(", weight %d", route->weight);
     if (route->target)
-        printf("; %s", e->lane);
+        printf("; %s", lane_of(e, route));
     printf(" (%s:%d%s)\n", route->file, route->line,
            route->inherited || e->inherited ? ", from the main server" : "");
     return 1;
@@ -179,11 +205,13 @@ static void print_server(explanation *e, const server_rec *server, const server_
         printf(" (%s:%u)", server->defn_name, server->defn_line_number);
     printf("\n");
     e->number = 0;
+    e->server = server;
     e->inherited = server != main_server
                    && config->routes == rp_server_config_of(main_server)->routes;
     if (rp_route_table_is_empty(config->routes))
         printf("  no rules\n");
     rp_route_table_each(config->routes, print_route, e);
+    print_guards(e);
     print_sections(e, server);
     print_settings(e, server);
 }

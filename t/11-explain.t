@@ -21,7 +21,7 @@ sub explained {
 my $main = qr/main server /;
 my $vhost = qr/virtual host www\.example\.test on 127\.0\.0\.1:\d+ /;
 
-behaviour 'rules are listed in the order in which they are tried', @event, sub {
+behaviour 'rules are listed in the order in which they are tried', lanes => ['engine'], sub {
     my ($t) = @_;
     $t->config('RProxyPass / http://127.0.0.1:1/ if=true', 'RProxyPass / http://127.0.0.1:2/',
         'RProxyPass /long/path http://127.0.0.1:3/', 'RProxyPass /w http://127.0.0.1:4/ weight=3',
@@ -31,6 +31,7 @@ behaviour 'rules are listed in the order in which they are tried', @event, sub {
         '<LocationMatch ^/z>', 'RProxyPass http://127.0.0.1:7/', '</LocationMatch>',
         '<Location "/a b">', 'RProxyPass http://127.0.0.1:8/', '</Location>');
     my $file = $t->conf_file;
+    my $condition = $t->config_line(qr/ if=true$/);
     my @expected = (
         ['regex ^/u/(.*)$ -> http://127.0.0.1:6/$1', 'RProxyPassMatch'],
         ['regex ^/z -> http://127.0.0.1:7/', 'RProxyPass http://127.0.0.1:7'],
@@ -44,7 +45,9 @@ behaviour 'rules are listed in the order in which they are tried', @event, sub {
     );
     my $number = 0;
     my @lines = map {
-        my $lane = $_->[0] =~ / -> / ? '; pipeline lane, parked' : '';
+        my $lane = $_->[0] !~ / -> / ? '' : $_->[0] =~ m{^/ ->}
+            ? "; pipeline lane, parked; not the engine: if=true ($file:$condition)"
+            : '; engine lane';
         '  ' . ++$number . ". $_->[0]$lane ($file:" . $t->config_line(qr/^\Q$_->[1]\E/) . ')';
     } @expected;
     is_deeply([explained($t, $vhost)], \@lines);
@@ -131,11 +134,11 @@ behaviour 'the lane says how requests wait, and why', lanes => ['event', 'worker
     my $capacity = explained($t,
         $vhost) =~ /^a child takes up to 16 \+ 200 x 16 = 3216 connections/m;
     if ($t->lane eq 'event') {
-        like($rule, qr/pipeline lane, parked \(/);
+        like($rule, qr/pipeline lane, parked; not the engine: RProxyEngine off \(/);
         ok($capacity, 'capacity of a child');
         return;
     }
-    like($rule, qr/pipeline lane, blocking: \w[^(]+\(/);
+    like($rule, qr/pipeline lane, blocking: \w[^(]+; not the engine: the MPM is not event \(/);
     ok(!$capacity, 'no such capacity');
 };
 

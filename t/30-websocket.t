@@ -227,7 +227,7 @@ behaviour 'the upstream ends its direction, the client goes on', sub {
     pass('the upstream gets everything up to the clean end');
 };
 
-behaviour 'a tunnel to an upstream over TLS', lanes => ['event', 'prefork', 'h2'], sub {
+behaviour 'a tunnel to an upstream over TLS', lanes => ['event', 'prefork', 'h2', 'engine'], sub {
     my ($t) = @_;
     my $up = proxied($t, ['RProxyTLS ca=' . $t->certs->ca_file], tls => 1, sub {
         my ($conn) = @_;
@@ -306,7 +306,7 @@ behaviour 'RProxyTimeout tunnel= ends a tunnel in which nothing moves', sub {
     like($t->wait_access_log(qr/^101/), qr/^101 \S tunnel-timeout /, 'the log says why');
 };
 
-behaviour 'traffic in either direction keeps it open', lanes => ['event', 'worker', 'h2'], sub {
+behaviour 'traffic in either direction keeps it open', lanes => ['event', 'worker', 'h2', 'engine'], sub {
     my ($t) = @_;
     my $up = proxied($t, ['RProxyTimeout tunnel=2s idle=1s first-byte=1s total=1s'], sub {
         my ($conn) = @_;
@@ -469,7 +469,7 @@ behaviour 'an upgrade needs HTTP/1.1, Connection: Upgrade and no body', except =
 };
 
 behaviour 'a tunnel goes by filters and time limits of requests',
-    lanes => ['event', 'tls', 'prefork'], sub {
+    lanes => ['event', 'tls', 'prefork', 'engine', 'engine-tls'], sub {
         my ($t) = @_;
         $t->extra_modules(qw(deflate filter reqtimeout));
         my $up = proxied($t, ['SetOutputFilter DEFLATE', 'RequestReadTimeout header=1 body=1',

@@ -15,7 +15,7 @@ use Time::HiRes ();
 
 use constant { MIB => 1_048_576, THREADS => 4 };
 
-my @PARKING = (lanes => ['event', 'tls']);
+my @PARKING = (lanes => ['event', 'tls', 'engine', 'engine-tls']);
 my $PIECE = substr join('', map { sprintf "%07x\n", $_ } 0 .. MIB / 8), 0, MIB;
 
 # One child with four threads, in front of one upstream, and server-status beside it.

@@ -361,7 +361,8 @@ behaviour 'the access log is right for requests that waited', except => ['h2'], 
         cmp_ok($time, '>=', 400_000, '%D: the time it waited');
         cmp_ok($time, '<', 30_000_000, '%D: in microseconds');
         is($connection, $close ? '-' : '+', '%X');
-        is($driver, $t->mpm eq 'event' ? 'parked' : 'blocking', 'how it waited');
+        is($driver, $t->is_engine ? 'engine' : $t->mpm eq 'event' ? 'parked' : 'blocking',
+            'how it waited');
     }
     my $exchange = $t->begin('GET', '/wait/left');
     $up->wait_event('arrived');

@@ -106,7 +106,7 @@ sub none_gets_through {
 
 my @denied = ('<Location /admin>', 'Require all denied', '</Location>');
 # One connection for each trick: the lanes that differ in how paths are parsed are enough.
-my @lanes = (lanes => ['event', 'h2']);
+my @lanes = (lanes => ['event', 'h2', 'engine']);
 
 behaviour '<Location /admin> holds against every spelling', @lanes, sub {
     my ($t) = @_;
@@ -120,33 +120,33 @@ behaviour '<Location /admin> holds with RProxyEncodedSlashes decode', @lanes, su
     none_gets_through($t, $up);
 };
 
-behaviour '<Location /admin> holds with RProxyEncodedSlashes reject', lanes => ['event'], sub {
+behaviour '<Location /admin> holds with RProxyEncodedSlashes reject', lanes => ['event', 'engine'], sub {
     my ($t) = @_;
     my $up = protected($t, 'RProxyEncodedSlashes reject', 'RProxyPass / UP/', @denied);
     none_gets_through($t, $up, 1);
 };
 
-behaviour '<Location /admin> holds with AllowEncodedSlashes NoDecode', lanes => ['event'], sub {
+behaviour '<Location /admin> holds with AllowEncodedSlashes NoDecode', lanes => ['event', 'engine'], sub {
     my ($t) = @_;
     my $up = protected($t, 'AllowEncodedSlashes NoDecode', 'RProxyPass / UP/', @denied);
     none_gets_through($t, $up);
 };
 
-behaviour '<LocationMatch> holds against every spelling', lanes => ['event'], sub {
+behaviour '<LocationMatch> holds against every spelling', lanes => ['event', 'engine'], sub {
     my ($t) = @_;
     my $up = protected($t, 'RProxyPass / UP/', '<LocationMatch "^/admin">', 'Require all denied',
         '</LocationMatch>');
     none_gets_through($t, $up);
 };
 
-behaviour 'an exemption with ! holds against every spelling', lanes => ['event'], sub {
+behaviour 'an exemption with ! holds against every spelling', lanes => ['event', 'engine'], sub {
     my ($t) = @_;
     my $up = protected($t, 'RProxyEncodedSlashes reject', 'RProxyPass / UP/',
         'RProxyPass /admin !');
     none_gets_through($t, $up, 1);
 };
 
-behaviour 'RProxyPassMatch with ! holds against every spelling', lanes => ['event'], sub {
+behaviour 'RProxyPassMatch with ! holds against every spelling', lanes => ['event', 'engine'], sub {
     my ($t) = @_;
     my $up = protected($t, 'RProxyEncodedSlashes reject', 'RProxyPass / UP/',
         'RProxyPassMatch ^/admin !');
@@ -188,7 +188,7 @@ behaviour 'the upstream gets exactly the normal form', @lanes, sub {
     is($t->get($_)->header('X-Target'), $form{$_}, $_) for sort keys %form;
 };
 
-behaviour 'authentication is asked for under every spelling', lanes => ['event'], sub {
+behaviour 'authentication is asked for under every spelling', lanes => ['event', 'engine'], sub {
     my ($t) = @_;
     $t->extra_modules('auth_basic', 'authn_file');
     my $users = $t->file('users', 'user:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=' . "\n");

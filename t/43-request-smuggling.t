@@ -8,7 +8,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 use RProxy::Test;
 
-my @http1 = (lanes => [qw(event worker prefork)]);
+my @http1 = (lanes => [qw(event worker prefork engine engine-tls)]);
 
 sub started {
     my ($t, @lines) = @_;

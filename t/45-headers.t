@@ -115,7 +115,7 @@ behaviour 'a trusted proxy is believed', sub {
     is($request->header('X-Forwarded-Proto'), $t->scheme);
 };
 
-behaviour 'RProxyTrustedProxy names others', lanes => ['event'], sub {
+behaviour 'RProxyTrustedProxy names others', lanes => ['event', 'engine'], sub {
     my ($t) = @_;
     my $up = started($t, 'RProxyTrustedProxy 10.0.0.0/8 127.0.0.2 ::1');
     is(sent($t, $up, 'X-Forwarded-For' => '6.6.6.6')->header('X-Forwarded-For'), '127.0.0.1');
@@ -128,7 +128,7 @@ my %modes = (
     off     => [0, 0],
 );
 for my $mode (sort keys %modes) {
-    behaviour "RProxyForwarded $mode", lanes => ['event', 'tls'], sub {
+    behaviour "RProxyForwarded $mode", lanes => ['event', 'tls', 'engine', 'engine-tls'], sub {
         my ($t) = @_;
         my $up = started($t, "RProxyForwarded $mode");
         my $request = sent($t, $up, 'X-Forwarded-For' => '6.6.6.6', Forwarded => 'for=6.6.6.6',
@@ -306,7 +306,7 @@ behaviour 'RequestHeader and Header of mod_headers see requests and responses', 
     is_deeply([$response->headers_all('Set-Cookie')], ['pre-a=1', 'pre-b=2']);
 };
 
-behaviour 'mod_remoteip names the client, the connection names the peer', lanes => ['event'], sub {
+behaviour 'mod_remoteip names the client, the connection names the peer', lanes => ['event', 'engine'], sub {
     my ($t) = @_;
     $t->extra_modules('remoteip');
     my $up = started($t, 'RemoteIPHeader X-Real', 'RemoteIPInternalProxy 127.0.0.1');

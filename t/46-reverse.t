@@ -174,7 +174,7 @@ behaviour 'RProxyReverse, RProxyCookieDomain and RProxyCookiePath add to that', 
     );
 };
 
-behaviour 'an upstream over TLS is https', lanes => ['event', 'tls'], sub {
+behaviour 'an upstream over TLS is https', lanes => ['event', 'tls', 'engine', 'engine-tls'], sub {
     my ($t) = @_;
     my $up = $t->upstream(tls => 1);
     mapped([$t, $up], ['RProxyPass /app UP/base', 'RProxyTLS ca=' . $t->certs->ca_file],
@@ -183,7 +183,7 @@ behaviour 'an upstream over TLS is https', lanes => ['event', 'tls'], sub {
     );
 };
 
-behaviour 'an upstream behind a socket has a name', lanes => ['event'], sub {
+behaviour 'an upstream behind a socket has a name', lanes => ['event', 'engine'], sub {
     my ($t) = @_;
     my $up = $t->upstream(unix => 1);
     mapped([$t, $up], ['RProxyPass /app UP/base'],

@@ -222,8 +222,8 @@ behaviour 'log variables of a request that went well', sub {
     for my $n (1, 2) {
         $t->get("/$n");
         my %seen = map { split /=/, $_, 2 } grep { /=/ } split / /, $t->wait_access_log(qr{^/$n });
-        is($seen{lane}, 'pipeline');
-        like($seen{driver}, qr/^(?:blocking|parked)$/);
+        is($seen{lane}, $t->is_engine ? 'engine' : 'pipeline');
+        like($seen{driver}, $t->is_engine ? qr/^engine$/ : qr/^(?:blocking|parked)$/);
         is($seen{target}, $up->url . '/base');
         is($seen{upstream}, '127.0.0.1:' . $up->port);
         is($seen{attempts}, 1);
@@ -237,7 +237,7 @@ behaviour 'log variables of a request that went well', sub {
     }
 };
 
-behaviour 'bytes of either side cannot forge lines of the log', lanes => ['event'], sub {
+behaviour 'bytes of either side cannot forge lines of the log', lanes => ['event', 'engine'], sub {
     my ($t) = @_;
     my $up = $t->upstream(sub {
         my ($conn) = @_;

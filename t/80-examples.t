@@ -54,7 +54,7 @@ sub address { return '127.0.0.1:' . $_[0]->port }
 sub example {
     my ($file, $text, $code) = @_;
     $tested{$file} = 1;
-    behaviour "$file: $text", lanes => ['event', 'worker'], $code;
+    behaviour "$file: $text", lanes => ['event', 'worker', 'engine'], $code;
     return;
 }
 

@@ -47,7 +47,7 @@ is_deeply(all($reasons, qr/RP0\d{3} \| `([\w-]+)` \|/),
 
 my $logging = slurp("$root/docs/logging-and-status.md");
 is_deeply(all($logging, qr/^\| `(rproxy-[\w-]+)` \|/m),
-    all(slurp("$root/rproxy/pipeline/rp_task.c"), qr/"(rproxy-[\w-]+)"/), 'each variable');
+    all(slurp("$root/rproxy/pipeline/rp_report.c"), qr/"(rproxy-[\w-]+)"/), 'each variable');
 is_deeply(all($logging, qr/`RProxy((?!Error|Timeout)\w+)`/),
     all(slurp("$root/rproxy/pipeline/rp_stats.c"), qr/\{ RP_STAT_\w+, "(\w+)"/), 'each status key');
 

@@ -23,7 +23,7 @@ void rp_exchange_release(rp_exchange *x)
 {
     /* Whatever became of the client: the upstream's side is complete. */
     drop_connection(x, x->state == RP_X_RELAY && x->request_done && !x->send_broken
-                    && x->response_done && x->response.keep_alive);
+                    && x->response_done && x->response.keep_alive && !x->upstream_hup);
 }
 
 void rp_exchange_finish(rp_exchange *x, rp_outcome outcome, rp_reason reason, const char *detail)
@@ -68,14 +68,27 @@ int rp_exchange_client_left(rp_exchange *x)
 
 /* ---- attempts -------------------------------------------------------------------------------- */
 
+/* Nonzero if the request and its whole body can be sent once more, should the upstream turn out to
+ * have closed an idle connection. */
+static int survives_dead_connection(const rp_exchange *x)
+{
+    const rp_request *request = x->request;
+
+    return request->framing == RP_BODY_NONE
+        ? x->settings->retry.any_method || rp_method_is_idempotent(request->method)
+        : x->keep_body && request->framing == RP_BODY_LENGTH
+            && request->content_length <= RP_REPLAY_BODY_MAX;
+}
+
 static void begin_attempt(rp_exchange *x, apr_time_t now, int fresh)
 {
-    x->conn = rp_conn_acquire(x->endpoint, fresh);
+    x->conn = rp_conn_acquire(x->endpoint, x->shelf, fresh, !survives_dead_connection(x));
     x->state = RP_X_CONNECT;
     x->attempts++;
     x->attempt_at = x->progress_at = now;
     x->reused = rp_conn_is_reused(x->conn);
     x->request_done = x->send_broken = x->any_byte_sent = 0;
+    x->upstream_hup = 0;
     x->in = NULL;
     x->in_len = x->in_scanned = 0;
     x->interim_count = 0;
@@ -279,6 +292,7 @@ rp_outcome rp_exchange_step(rp_exchange *x, int upstream_ready)
     apr_time_t now = apr_time_now();
     int again;
 
+    x->yielded = 0;
     do {
         rp_exchange_state before = x->state;
         int attempts = x->attempts;
@@ -317,6 +331,7 @@ void rp_exchange_waits(const rp_exchange *x, rp_waits *waits)
                                  &conn_time);
     waits->client_read = x->want_client_read;
     waits->client_write = x->want_client_write;
+    waits->again = x->yielded;
     waits->deadline = next_deadline(x, &which);
     if (conn_time != 0 && (waits->deadline == 0 || conn_time < waits->deadline)) {
         waits->deadline = conn_time;

@@ -76,6 +76,17 @@ typedef enum rp_head_verdict {
     RP_HEAD_FAILED                      /* the client is gone or the head could not be sent */
 } rp_head_verdict;
 
+/** What became of a splice(). In every case *moved bytes were taken from the upstream's socket. */
+typedef enum rp_splice {
+    RP_SPLICE_MOVED,                    /* at least one byte */
+    RP_SPLICE_EMPTY,                    /* none: the upstream has nothing now */
+    RP_SPLICE_FULL,                     /* the client must become writable before more, as send() */
+    RP_SPLICE_EOF,                      /* none: the upstream has ended its direction */
+    RP_SPLICE_FAILED,                   /* reading from the upstream failed: errno */
+    RP_SPLICE_CLIENT_GONE,
+    RP_SPLICE_UNABLE                    /* none: it can't be done here, now; copy instead */
+} rp_splice;
+
 /** All calls come from the thread that steps the exchange; none may block in a parked or engine
  * driver. client is rp_exchange.client. */
 typedef struct rp_client_ops {
@@ -118,6 +129,11 @@ typedef struct rp_client_ops {
     /** The upstream connection is about to be given back or closed: its descriptors are no longer
      * the exchange's. */
     void (*detach)(void *client);
+
+    /** NULL: never. Moves up to limit body bytes (behind all that was sent before) from the
+     * upstream's socket to the client without copying. After FULL, flush() says when to go on, as
+     * it does for send(). */
+    rp_splice (*splice)(void *client, int fd, apr_size_t limit, apr_size_t *moved);
 } rp_client_ops;
 
 /* ---- the exchange ---------------------------------------------------------------------------- */
@@ -145,9 +161,12 @@ typedef struct rp_exchange {
     const rp_reverse *reverse;
     const char *target;                 /* request-target for the upstream */
     rp_endpoint *endpoint;
+    rp_shelf *shelf;                    /* of the thread that steps; NULL: what all threads share */
     const rp_target *address;           /* the endpoint's, for Host */
     const rp_client_ops *ops;
     void *client;
+    int budget;                         /* bytes taken from either side in one step, roughly, before
+                                         * other exchanges have their turn; 0: no bound */
     apr_time_t drain_by;             /* a tunnel ends then, since the child is to stop; 0: no bound;
                                          * may be set between steps */
 
@@ -196,6 +215,12 @@ typedef struct rp_exchange {
     unsigned int hold_back:1;           /* X-Accel-Buffering: yes */
     unsigned int client_blocked:1;      /* the client can't take more now */
     unsigned int client_gone:1;
+    unsigned int upstream_hup:1;        /* set by a driver that waits for edges, in RELAY and
+                                         * TUNNEL: an event told that the upstream has closed its
+                                         * side, and none will tell again: read to the end */
+    unsigned int splicing:1;            /* the body is moved by splice() */
+    unsigned int no_splice:1;           /* tried in vain */
+    unsigned int yielded:1;             /* the last step stopped only because of the budget */
     unsigned int want_upstream_read:1;  /* what the last step waits for */
     unsigned int want_upstream_write:1;
     unsigned int want_client_read:1;
@@ -218,6 +243,8 @@ typedef struct rp_waits {
     int count;
     int client_read;                    /* the request body or tunnel bytes are wanted */
     int client_write;                   /* the client must become writable */
+    int again;                          /* nothing: the budget was spent, so step again with
+                                         * upstream_ready set when others had their turn */
     apr_time_t deadline;                /* step again then at the latest; 0: none */
 } rp_waits;
 

@@ -13,6 +13,17 @@
 #define RP_SEND_ROUNDS      16          /* such reads before an answer is looked for */
 #define RP_REPLAY_BODY_MAX  65536       /* request body bytes kept for another attempt */
 #define RP_INTERIM_MAX      32          /* 1xx responses of one attempt */
+#define RP_SPLICE_MIN       262144      /* body bytes left from which on a pipe pays off */
+
+/** Nonzero if so many bytes are enough for one step; remembers that something is left to do. */
+static inline int rp_exchange_yields(rp_exchange *x, apr_int64_t taken)
+{
+    if (x->budget == 0 || taken < x->budget) {
+        return 0;
+    }
+    x->yielded = 1;
+    return 1;
+}
 
 /** Puts the request head, and body bytes kept from an earlier attempt, in line for sending. */
 void rp_exchange_queue_request(rp_exchange *x);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include "rproxy/exchange/rp_exchange_private.h"
 
+/* Puts body bytes in line; they may lie in the wire buffer's room, behind that for a chunk head. */
 static void frame_body(rp_exchange *x, const char *data, apr_size_t len)
 {
     char chunk_head[RP_CHUNK_HEAD_MAX];
@@ -91,8 +92,9 @@ static int is_wrong_length(const rp_exchange *x, int ended)
 /* Reads body bytes behind what is in the wire buffer already (at most the head). */
 static rp_io read_body(rp_exchange *x, apr_time_t now)
 {
-    char *room = x->wire.data + x->wire.len + RP_CHUNK_HEAD_MAX;
-    apr_size_t size = x->wire.capacity - x->wire.len - RP_CHUNK_HEAD_MAX - 2;
+    apr_size_t before = x->request->framing == RP_BODY_CHUNKED ? RP_CHUNK_HEAD_MAX : 0;
+    char *room = x->wire.data + x->wire.len + before;
+    apr_size_t size = x->wire.capacity - x->wire.len - before - 2;
     apr_size_t got = 0;
     rp_io io = x->ops->read(x->client, room, size, &got);
 
@@ -107,15 +109,7 @@ static rp_io read_body(rp_exchange *x, apr_time_t now)
         if (x->keep_body) {
             keep_for_replay(x, room, got);
         }
-        if (x->request->framing == RP_BODY_CHUNKED) {
-            x->wire.len += rp_chunk_head(x->wire.data + x->wire.len, got);
-        }
-        memmove(x->wire.data + x->wire.len, room, got);
-        x->wire.len += got;
-        if (x->request->framing == RP_BODY_CHUNKED) {
-            memcpy(x->wire.data + x->wire.len, "\r\n", 2);
-            x->wire.len += 2;
-        }
+        frame_body(x, room, got);
         break;
     case RP_IO_EOF:
         if (is_wrong_length(x, 1)) {
@@ -139,12 +133,13 @@ static void request_sent(rp_exchange *x, apr_time_t now)
 int rp_exchange_pump_request(rp_exchange *x, apr_time_t now)
 {
     int has_body = x->request->framing != RP_BODY_NONE;
+    apr_int64_t before = x->body_read;
 
     for (int round = 0; !x->request_done; round++) {
         int fits = x->wire_off == 0
             && x->wire.len + RP_CHUNK_HEAD_MAX + RP_BODY_READ / 2 + 2 <= x->wire.capacity;
 
-        if (round == RP_SEND_ROUNDS) {
+        if (round == RP_SEND_ROUNDS || rp_exchange_yields(x, x->body_read - before)) {
             return 1;
         }
         if (has_body && !x->client_eof && fits) {
@@ -203,6 +198,9 @@ void rp_exchange_relay_step(rp_exchange *x, apr_time_t now, int upstream_ready)
         }
         /* An upload that flows without a pause must not hide an answer that is there already. */
         rp_exchange_pump_response(x, now);
+        if (more && x->budget) {
+            x->yielded = 1;
+        }
         now = more ? apr_time_now() : now;
-    } while (more && x->state == RP_X_RELAY);
+    } while (more && !x->yielded && x->state == RP_X_RELAY);
 }

@@ -7,7 +7,9 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE                     /* memmem */
 #endif
+#include <errno.h>
 #include <string.h>
+#include <apr_errno.h>
 #include "rproxy/exchange/rp_exchange_private.h"
 
 #define RP_PEER_IDLE_MAX 86400          /* seconds; a longer Keep-Alive: timeout= tells nothing */
@@ -371,37 +373,112 @@ static void upstream_paused(rp_exchange *x)
     }
 }
 
-void rp_exchange_pump_response(rp_exchange *x, apr_time_t now)
+/* Nonzero if the rest of the body is large enough to go past our memory, and can. */
+static int is_spliced(rp_exchange *x)
+{
+    if (!x->splicing) {
+        x->splicing = x->head_done && x->response.framing == RP_BODY_LENGTH
+            && x->body_left >= RP_SPLICE_MIN && x->ops->splice && !x->no_splice
+            && rp_conn_fd(x->conn) >= 0;
+    }
+    return x->splicing && !x->client_gone;
+}
+
+static apr_int64_t splice_limit(const rp_exchange *x, apr_int64_t bytes)
+{
+    apr_int64_t left = x->budget - bytes;
+
+    return x->budget && left < x->body_left ? left : x->body_left;
+}
+
+/* Moves body bytes, at most limit, and adds to *bytes. Zero: nothing more can be done now. */
+static int splice_body(rp_exchange *x, apr_int64_t limit, apr_int64_t *bytes, apr_time_t now)
+{
+    apr_size_t moved = 0;
+    rp_splice result = x->ops->splice(x->client, rp_conn_fd(x->conn), (apr_size_t)limit, &moved);
+    int error = errno;
+    char text[200];
+
+    if (moved > 0) {
+        rp_conn_spliced(x->conn);
+        x->progress_at = now;
+        x->received_body += (apr_int64_t)moved;
+        x->body_left -= (apr_int64_t)moved;
+        *bytes += (apr_int64_t)moved;
+    }
+    switch (result) {
+    case RP_SPLICE_EMPTY:
+        upstream_paused(x);
+        return 0;
+    case RP_SPLICE_EOF:
+        upstream_ended(x, RP_IO_EOF);
+        return 0;
+    case RP_SPLICE_FAILED:
+        apr_strerror(error, text, sizeof(text));
+        rp_exchange_finish(x, RP_OUTCOME_BROKEN, RP_REASON_INCOMPLETE,
+                           apr_pstrcat(x->pool, "reading from the upstream: ", text, NULL));
+        return 0;
+    case RP_SPLICE_CLIENT_GONE:
+        if (!rp_exchange_client_left(x)) {
+            return 0;
+        }
+        break;
+    case RP_SPLICE_FULL:
+        x->client_blocked = 1;
+        break;
+    case RP_SPLICE_UNABLE:
+        x->splicing = 0;
+        x->no_splice = 1;
+        break;
+    case RP_SPLICE_MOVED:
+        break;
+    }
+    if (x->body_left == 0) {
+        response_complete(x, NULL);
+        return 0;
+    }
+    return 1;
+}
+
+/* Reads once, at most a buffer, and adds to *bytes. Zero: nothing more can be done now. */
+static int read_response(rp_exchange *x, apr_int64_t *bytes, apr_time_t now)
 {
     int attempts = x->attempts;
+    apr_size_t size;
+    apr_size_t got = 0;
+    char *buffer = x->ops->reserve(x->client, &size);
+    rp_io io = rp_conn_read(x->conn, buffer, size, &got);
 
-    while (x->state == RP_X_RELAY && x->attempts == attempts && unblock_client(x, now)) {
-        apr_size_t size;
-        apr_size_t got = 0;
-        char *buffer = x->ops->reserve(x->client, &size);
-        rp_io io;
-
-        if (x->head_done && x->response.framing == RP_BODY_LENGTH
-            && (apr_int64_t)size > x->body_left) {
-            size = (apr_size_t)x->body_left;
-        }
-        io = rp_conn_read(x->conn, buffer, size, &got);
-        if (io != RP_IO_DONE) {
-            x->ops->release(x->client, buffer);
-            if (io == RP_IO_AGAIN) {
-                upstream_paused(x);
-            }
-            else {
-                upstream_ended(x, io);
-            }
-            return;
-        }
-        take(x, buffer, got, now);
-        if (x->state == RP_X_RELAY && x->attempts == attempts && got < size
-            && rp_conn_fd(x->conn) >= 0) {
-            /* A short read drained the socket: no need to ask it again. */
+    if (io != RP_IO_DONE) {
+        x->ops->release(x->client, buffer);
+        if (io == RP_IO_AGAIN) {
             upstream_paused(x);
-            return;
         }
+        else {
+            upstream_ended(x, io);
+        }
+        return 0;
+    }
+    *bytes += (apr_int64_t)got;
+    take(x, buffer, got, now);
+    if (x->state != RP_X_RELAY || x->attempts != attempts) {
+        return 0;
+    }
+    if (got < size && !x->upstream_hup && rp_conn_fd(x->conn) >= 0) {
+        /* A short read drained the socket: no need to ask it again. */
+        upstream_paused(x);
+        return 0;
+    }
+    return 1;
+}
+
+void rp_exchange_pump_response(rp_exchange *x, apr_time_t now)
+{
+    apr_int64_t bytes = 0;
+    int more = x->state == RP_X_RELAY;
+
+    while (more && unblock_client(x, now) && !rp_exchange_yields(x, bytes)) {
+        more = is_spliced(x) ? splice_body(x, splice_limit(x, bytes), &bytes, now)
+                             : read_response(x, &bytes, now);
     }
 }

@@ -18,6 +18,7 @@ static void tunnel_over(rp_exchange *x, rp_outcome outcome, rp_reason reason)
 static void client_to_upstream(rp_exchange *x, apr_time_t now)
 {
     char scratch[RP_TUNNEL_READ];
+    apr_int64_t before = x->sent_body;
 
     for (;;) {
         apr_size_t got = 0;
@@ -34,7 +35,7 @@ static void client_to_upstream(rp_exchange *x, apr_time_t now)
             tunnel_over(x, RP_OUTCOME_DONE, RP_REASON_NONE);
             return;
         }
-        if (x->client_eof) {
+        if (x->client_eof || rp_exchange_yields(x, x->sent_body - before)) {
             return;
         }
         switch (x->ops->read(x->client, scratch, sizeof(scratch), &got)) {
@@ -71,6 +72,8 @@ static void client_to_upstream(rp_exchange *x, apr_time_t now)
 
 static void upstream_to_client(rp_exchange *x, apr_time_t now)
 {
+    apr_int64_t before = x->received_body;
+
     while (x->state == RP_X_TUNNEL && (!x->upstream_eof || x->client_blocked)) {
         apr_size_t size;
         apr_size_t got = 0;
@@ -89,6 +92,9 @@ static void upstream_to_client(rp_exchange *x, apr_time_t now)
             }
             x->client_blocked = 0;
             continue;
+        }
+        if (rp_exchange_yields(x, x->received_body - before)) {
+            return;
         }
         buffer = x->ops->reserve(x->client, &size);
         io = rp_conn_read(x->conn, buffer, size, &got);

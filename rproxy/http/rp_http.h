@@ -189,6 +189,14 @@ rp_parse rp_http_parse_request(apr_pool_t *pool, char *buf, apr_size_t len,
                                rp_request *request, rp_http_error *error);
 
 /**
+ * Looks for the end of a request head without changing a byte, for who keeps the bytes as they
+ * came. *scanned and *head_len as above. RP_PARSE_FAILED: rp_http_parse_request() would refuse it,
+ * whatever comes next.
+ */
+rp_parse rp_http_scan_request(const char *buf, apr_size_t len, apr_size_t *scanned,
+                              apr_size_t *head_len, rp_http_error *error);
+
+/**
  * Framing of a message from its fields (RFC 9112 section 6.3), for lanes whose heads were parsed by
  * someone else. Checks Content-Length and Transfer-Encoding as the parsers do.
  */
@@ -214,6 +222,7 @@ typedef struct rp_buffer {
 } rp_buffer;
 
 void rp_buffer_init(rp_buffer *buffer, apr_pool_t *pool, apr_size_t capacity);
+/** bytes may lie in the buffer itself, behind its end. */
 void rp_buffer_add(rp_buffer *buffer, const char *bytes, apr_size_t len);
 
 /**

@@ -433,6 +433,17 @@ static rp_http_error parse_request_head(apr_pool_t *pool, char *p, const char *e
     return error;
 }
 
+rp_parse rp_http_scan_request(const char *buf, apr_size_t len, apr_size_t *scanned,
+                              apr_size_t *head_len, rp_http_error *error)
+{
+    apr_size_t start;
+    rp_parse found;
+
+    *error = RP_HTTP_OK;
+    found = check_request_start(buf, len, *scanned, 0, &start, error);
+    return found == RP_PARSE_DONE ? find_end(buf, len, scanned, head_len, error) : found;
+}
+
 rp_parse rp_http_parse_request(apr_pool_t *pool, char *buf, apr_size_t len,
                                apr_size_t limit_line, int limit_fields,
                                apr_size_t *scanned, apr_size_t *head_len,

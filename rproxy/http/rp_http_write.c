@@ -43,7 +43,7 @@ void rp_buffer_add(rp_buffer *buffer, const char *bytes, apr_size_t len)
 {
     if (len > 0) {
         rp_buffer_reserve(buffer, len);
-        memcpy(buffer->data + buffer->len, bytes, len);
+        memmove(buffer->data + buffer->len, bytes, len);
         buffer->len += len;
     }
 }

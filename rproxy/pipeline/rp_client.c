@@ -114,8 +114,6 @@ void rp_client_register(void)
                                                (ap_filter_type)(AP_FTYPE_TRANSCODE + 1));
 }
 
-static rp_io client_flush(void *client, int push);
-
 /* ---- request body ---------------------------------------------------------------------------- */
 
 static rp_io read_failed(rp_task *task, apr_status_t rv)
@@ -265,38 +263,18 @@ static rp_io client_interim(void *client, int status, const rp_fields *fields)
     return task->c->aborted ? RP_IO_FAILED : RP_IO_DONE;
 }
 
-static int is_overridden(const rp_task *task, int status)
-{
-    const rp_error_override *override = task->error_override;
-
-    if (!override || status < 400) {
-        return 0;
-    }
-    if (override->all) {
-        return 1;
-    }
-    for (int i = 0; override->statuses && i < override->statuses->nelts; i++) {
-        if (APR_ARRAY_IDX(override->statuses, i, int) == status) {
-            return 1;
-        }
-    }
-    return 0;
-}
-
-/* An error page of ours in place of the upstream's keeps what the client needs to go on. */
-static rp_head_verdict replace_response(rp_task *task, const rp_fields *fields)
+void rp_task_keep_fields(request_rec *r, const rp_fields *fields)
 {
     static const char *const kept[] = { "WWW-Authenticate", "Retry-After", "Set-Cookie", "Allow" };
 
     for (int i = 0; i < fields->count; i++) {
         for (apr_size_t k = 0; k < sizeof(kept) / sizeof(kept[0]); k++) {
             if (strcasecmp(fields->items[i].name, kept[k]) == 0) {
-                apr_table_addn(task->r->err_headers_out, fields->items[i].name,
-                               fields->items[i].value);
+                apr_table_add(r->err_headers_out, fields->items[i].name,
+                              fields->items[i].value);
             }
         }
     }
-    return RP_HEAD_REPLACE;
 }
 
 static void set_status(request_rec *r, const rp_response *response)
@@ -336,8 +314,9 @@ static rp_head_verdict client_head(void *client, const rp_response *response,
         r->status = 101;
         return task->c->aborted ? RP_HEAD_FAILED : RP_HEAD_RELAY;
     }
-    if (is_overridden(task, response->status)) {
-        return replace_response(task, fields);
+    if (rp_error_override_covers(task->error_override, response->status)) {
+        rp_task_keep_fields(r, fields);
+        return RP_HEAD_REPLACE;
     }
     /* From here on r is a proxied response: Date and Server are the upstream's. Not earlier, since
      * LimitRequestBody would not hold. */
@@ -353,7 +332,7 @@ static rp_head_verdict client_head(void *client, const rp_response *response,
     }
     if (is_large(fields)) {
         /* On its own, so that head and body together stay below FlushMaxThreshold. */
-        task->x.client_blocked = client_flush(client, 1) == RP_IO_AGAIN;
+        task->x.client_blocked = rp_client_flush(client, 1) == RP_IO_AGAIN;
     }
     return RP_HEAD_RELAY;
 }
@@ -372,7 +351,7 @@ static void client_release(void *client, char *buffer)
     rp_buffers_put(buffer);
 }
 
-static apr_status_t pass(rp_task *task)
+apr_status_t rp_client_pass(rp_task *task)
 {
     apr_status_t rv = ap_pass_brigade(task->tunnel ? task->c->output_filters
                                                    : task->r->output_filters, task->out);
@@ -394,7 +373,7 @@ static rp_io drained(rp_task *task)
     return RP_IO_DONE;
 }
 
-static rp_io client_flush(void *client, int push)
+rp_io rp_client_flush(void *client, int push)
 {
     rp_task *task = client;
     conn_rec *c = task->c;
@@ -402,7 +381,7 @@ static rp_io client_flush(void *client, int push)
 
     if (push) {
         APR_BRIGADE_INSERT_TAIL(task->out, apr_bucket_flush_create(c->bucket_alloc));
-        rv = pass(task);
+        rv = rp_client_pass(task);
     }
     else if (!task->blocking_output) {
         struct pollfd fd = { rp_park_client_fd(task->parking), POLLOUT, 0 };
@@ -428,7 +407,7 @@ static rp_io client_send(void *client, char *buffer, char *data, apr_size_t len)
     b->start = data - buffer;
     b->length = len;
     APR_BRIGADE_INSERT_TAIL(task->out, b);
-    if (pass(task) != APR_SUCCESS || c->aborted) {
+    if (rp_client_pass(task) != APR_SUCCESS || c->aborted) {
         return RP_IO_FAILED;
     }
     if (task->blocking_output) {
@@ -441,7 +420,7 @@ static rp_io client_send(void *client, char *buffer, char *data, apr_size_t len)
     if (task->unsent < RP_CLIENT_SMALL) {
         return RP_IO_DONE;
     }
-    return client_flush(client, 0);
+    return rp_client_flush(client, 0);
 }
 
 static rp_io client_finish(void *client, const rp_fields *trailers)
@@ -463,7 +442,7 @@ static rp_io client_finish(void *client, const rp_fields *trailers)
         }
     }
     APR_BRIGADE_INSERT_TAIL(task->out, apr_bucket_eos_create(task->c->bucket_alloc));
-    if (pass(task) != APR_SUCCESS) {
+    if (rp_client_pass(task) != APR_SUCCESS) {
         return RP_IO_FAILED;
     }
     /* mod_http2 aborts a stream's connection as soon as the client has all of it. */
@@ -494,79 +473,11 @@ void rp_client_break(rp_task *task)
     APR_BRIGADE_INSERT_TAIL(task->out, ap_bucket_error_create(HTTP_BAD_GATEWAY, NULL, r->pool,
                                                               c->bucket_alloc));
     APR_BRIGADE_INSERT_TAIL(task->out, apr_bucket_eos_create(c->bucket_alloc));
-    pass(task);
+    rp_client_pass(task);
     c->keepalive = AP_CONN_CLOSE;
 }
 
-/* ---- tunnel ---------------------------------------------------------------------------------- */
-
-/* In front of the bytes of an extended CONNECT, mod_http2 puts the end of the request that it made
- * of it. */
-static void skip_end_of_request(rp_task *task)
-{
-    apr_bucket *b;
-
-    if (ap_get_brigade(task->c->input_filters, task->in, AP_MODE_READBYTES, APR_NONBLOCK_READ, 1)
-        == APR_SUCCESS && !APR_BRIGADE_EMPTY(task->in)) {
-        b = APR_BRIGADE_FIRST(task->in);
-        if (APR_BUCKET_IS_EOS(b)) {
-            apr_bucket_delete(b);
-        }
-    }
-}
-
-static void client_tunnel(void *client)
-{
-    rp_task *task = client;
-    request_rec *r = task->r;
-    conn_rec *c = task->c;
-
-    /* Neither coalescing nor request timeouts make sense for what follows. */
-    ap_remove_output_filter_byhandle(c->output_filters, "SSL/TLS Coalescing Filter");
-    ap_remove_input_filter_byhandle(c->input_filters, "reqtimeout");
-    r->input_filters = r->proto_input_filters = c->input_filters;
-    r->output_filters = r->proto_output_filters = c->output_filters;
-    c->keepalive = AP_CONN_CLOSE;
-    task->tunnel = 1;
-    rp_stats_add(RP_STAT_TUNNELS, 1);
-    task->body_ended = 0;
-    apr_brigade_cleanup(task->in);
-    if (c->master) {
-        skip_end_of_request(task);
-    }
-}
-
-/* Ends our direction of a TLS connection and leaves the other one open: mod_ssl's own way of ending
- * (an EOC bucket) frees what the client's bytes still have to come through. */
-static void end_tls_write(rp_task *task)
-{
-    struct ssl_st *ssl = task->parking ? rp_park_tls(task->parking) : NULL;
-
-    if (ssl) {
-        SSL_shutdown(ssl);              /* close_notify, through mod_ssl's output */
-    }
-    else if (strcmp(task->request.scheme, "https") == 0) {
-        /* Another module's TLS: nobody knows how to end one direction, so both end. */
-        task->body_ended = 1;
-    }
-}
-
-static void client_end_write(void *client)
-{
-    rp_task *task = client;
-    conn_rec *c = task->c;
-
-    if (task->blocking_output) {
-        APR_BRIGADE_INSERT_TAIL(task->out, apr_bucket_eos_create(c->bucket_alloc));
-        APR_BRIGADE_INSERT_TAIL(task->out, apr_bucket_flush_create(c->bucket_alloc));
-        pass(task);
-        task->r->eos_sent = 1;
-        return;
-    }
-    end_tls_write(task);
-    task->end_write_due = 1;
-    client_flush(client, 0);
-}
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static void client_detach(void *client)
 {
@@ -576,8 +487,6 @@ static void client_detach(void *client)
         rp_park_forget_upstream(task->parking);
     }
 }
-
-/* ---- opening --------------------------------------------------------------------------------- */
 
 /* As much as a buffer holds, but below FlushMaxThreshold, where core_output_filter begins to block.
  */
@@ -617,9 +526,10 @@ const rp_client_ops rp_client_ops_pipeline = {
     client_reserve,
     client_release,
     client_send,
-    client_flush,
+    rp_client_flush,
     client_finish,
-    client_tunnel,
-    client_end_write,
-    client_detach
+    rp_client_tunnel,
+    rp_client_end_write,
+    client_detach,
+    NULL                                /* httpd's filters take no pipe */
 };

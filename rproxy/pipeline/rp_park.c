@@ -20,8 +20,7 @@
 #include "http_request.h"
 #include "mpm_common.h"
 #include "scoreboard.h"
-#include "rproxy/pipeline/rp_park.h"
-#include "rproxy/pipeline/rp_park_timer.h"
+#include "rproxy/pipeline/rp_park_private.h"
 #include "rproxy/pipeline/rp_pipeline.h"
 #include "rproxy/pipeline/rp_stats.h"
 
@@ -29,39 +28,10 @@ APLOG_USE_MODULE(rproxy);
 
 #define RP_IDLE_THREADS_MIN 2           /* left for new connections, whatever waits in threads */
 #define RP_TIMED_BODY_MS    500         /* how often a timed request body is looked at */
-#define RP_NEXT_REQUEST_MS  4    /* wait this long in the thread for a busy client's next request */
-
-#ifndef AP_MPMQ_CAN_WAITIO
-/* Never reached: can_wait_io stays 0 in a module built for httpd before 2.4.63. */
-#define CONN_STATE_ASYNC_WAITIO CONN_STATE_SUSPENDED
-#endif
-
-struct rp_parking {
-    conn_rec *c;
-    apr_socket_t *socket;               /* the client's, whose descriptor is swapped */
-    SSL *tls;                           /* mod_ssl's on this connection; NULL: none */
-    rp_task *task;                      /* whose output must not block; parked or about to be */
-    rp_park_timer timer;
-    rp_wait_fd fds[RP_CONN_WAITS_MAX];  /* upstream descriptors in the epoll set */
-    int fd_count;
-    int client_fd;
-    int epfd;                           /* -1 before the first parking */
-    apr_uint32_t client_events;         /* registered for client_fd; 0: not in the set */
-    unsigned int in_hook:1;             /* our process_connection hook is below on the stack */
-    unsigned int parked:1;              /* the MPM is to wait for epfd */
-    unsigned int swapped:1;             /* socket carries epfd */
-    unsigned int has_filter:1;          /* the flow filter is on the connection */
-    unsigned int idle:1;              /* waits for the client's next request in the MPM's pollset */
-    unsigned int slow_client:1;        /* its last request took longer to come than is waited for */
-    apr_interval_time_t keep_alive;     /* KeepAliveTimeout after a request of ours; 0: the MPM's
-                                         * Timeout is shorter, or no request was ours yet */
-    apr_time_t answered_at;          /* end of the last request, while slow_client is to be known */
-};
 
 static int can_wait_io;                 /* the MPM offers CONN_STATE_ASYNC_WAITIO */
 static int threads_per_child;
 static atomic_int busy_threads;         /* in process_connection, this child */
-static _Atomic apr_time_t stopping_since;   /* gracefully; 0: the child goes on */
 static atomic_int stops_at_once;        /* ungracefully */
 static atomic_int parked_count;         /* exchanges parked in this child */
 static _Atomic apr_time_t last_parked;  /* when one was parked last */
@@ -119,6 +89,46 @@ int rp_park_client_fd(const rp_parking *parking)
     return parking->client_fd;
 }
 
+void rp_park_set_engine(rp_parking *parking, void *engine)
+{
+    parking->engine = engine;
+}
+
+void *rp_park_engine(const conn_rec *c)
+{
+    const rp_parking *parking = c->master ? NULL
+        : ap_get_module_config(c->conn_config, &rproxy_module);
+
+    return parking ? parking->engine : NULL;
+}
+
+void rp_park_set_preset(rp_parking *parking, const rp_task_preset *preset)
+{
+    parking->preset = preset;
+}
+
+const rp_task_preset *rp_park_take_preset(const conn_rec *c)
+{
+    rp_parking *parking = c->master ? NULL
+        : ap_get_module_config(c->conn_config, &rproxy_module);
+    const rp_task_preset *preset = parking ? parking->preset : NULL;
+
+    if (preset) {
+        parking->preset = NULL;
+    }
+    return preset;
+}
+
+int rp_park_is_parked(const rp_parking *parking)
+{
+    return parking->parked;
+}
+
+int rp_park_fd(const rp_parking *parking)
+{
+    return parking->epfd;
+}
+
 void rp_park_begin(rp_parking *parking, rp_task *task)
 {
     if (!parking->has_filter) {
@@ -158,14 +168,14 @@ int rp_park_threads_are_plentiful(void)
     return idle > RP_IDLE_THREADS_MIN && idle > threads_per_child / 8;
 }
 
-/* ---- the child's end ------------------------------------------------------------------------ */
-
-static void begin_to_stop(void)
+int rp_park_was_used_lately(apr_interval_time_t lately)
 {
-    apr_time_t never = 0;
-
-    atomic_compare_exchange_strong(&stopping_since, &never, apr_time_now());
+    /* Relaxed: it only says which way to wait is the better one. */
+    return atomic_load_explicit(&parked_count, memory_order_relaxed) > 0
+        || apr_time_now() - atomic_load_explicit(&last_parked, memory_order_relaxed) <= lately;
 }
+
+/* ---- the child's end ------------------------------------------------------------------------ */
 
 void rp_park_bound_tunnel(rp_task *task)
 {
@@ -177,9 +187,9 @@ void rp_park_bound_tunnel(rp_task *task)
     }
     /* Prefork has no hook for a child that stops gracefully. */
     if (ap_mpm_query(AP_MPMQ_MPM_STATE, &state) == APR_SUCCESS && state == AP_MPMQ_STOPPING) {
-        begin_to_stop();
+        rp_park_timer_drain();
     }
-    since = atomic_load_explicit(&stopping_since, memory_order_relaxed);
+    since = rp_park_timer_draining_since();
     if (since) {
         task->x.drain_by = since + task->settings.timeouts.drain;
     }
@@ -216,7 +226,7 @@ static int input_is_known(const request_rec *r)
  * this one waited for its thread: only another parked one shows that it goes on. */
 static int listener_lasts(void)
 {
-    return !atomic_load_explicit(&stopping_since, memory_order_relaxed)
+    return !rp_park_timer_draining_since()
         || atomic_load_explicit(&parked_count, memory_order_relaxed) > 0;
 }
 
@@ -224,7 +234,8 @@ int rp_park_is_possible(const rp_task *task)
 {
     const request_rec *r = task->r;
 
-    return can_wait_io && listener_lasts() && task->parking && task->parking->in_hook
+    return ((can_wait_io && listener_lasts()) || (task->parking && task->parking->engine))
+        && task->parking && task->parking->in_hook
         && r->connection->cs && !r->main && !r->prev && !r->connection->clogging_input_filters
         && (task->request.framing == RP_BODY_NONE || task->x.client_eof || input_is_known(r));
 }
@@ -338,7 +349,6 @@ static int park(rp_parking *parking)
     watch_upstream(parking, &waits);
     watch_client(parking, &waits);
     parking->timer.idle_fd = 0;
-    parking->timer.due = waits.deadline && waits.deadline < refresh ? waits.deadline : refresh;
     parking->timer.drain = task->x.state == RP_X_TUNNEL ? task->settings.timeouts.drain : 0;
     if (task->x.client_gone) {
         /* The upstream may finish, but the MPM would close an aborted connection: see complete().
@@ -348,7 +358,8 @@ static int park(rp_parking *parking)
     parking->parked = 1;
     atomic_fetch_add_explicit(&parked_count, 1, memory_order_relaxed);
     rp_stats_add(RP_STAT_PARKED, 1);
-    rp_park_timer_add(&parking->timer);
+    rp_park_timer_add(&parking->timer, waits.deadline && waits.deadline < refresh
+                      ? waits.deadline : refresh);
     c->cs->state = CONN_STATE_ASYNC_WAITIO;
     c->cs->sense = CONN_SENSE_WANT_READ;
     return 1;
@@ -408,81 +419,6 @@ static int resume(rp_parking *parking)
     return complete(parking);
 }
 
-/* Nonzero if the connection is kept alive, everything is written and nothing of a next request is
- * read: what the MPM would find out before it waits for that request. */
-static int is_between_requests(const rp_parking *parking)
-{
-    conn_rec *c = parking->c;
-
-    return c->cs->state == CONN_STATE_WRITE_COMPLETION && c->keepalive == AP_CONN_KEEPALIVE
-        && !c->aborted && !c->data_in_input_filters && parking->keep_alive > 0
-        && !rp_park_timer_draining_since()
-        && rp_client_nudge(c) == APR_SUCCESS && !c->data_in_output_filters;
-}
-
-/* A client that sends one request after the other gets its next one served by the same thread: the
- * way through the MPM's listener and back costs more than the request. Only while threads are
- * plentiful, for a moment, and for clients whose last request came that fast. */
-static int next_request_came(rp_parking *parking)
-{
-    conn_rec *c = parking->c;
-    struct pollfd fd = { parking->client_fd, POLLIN, 0 };
-
-    if (parking->slow_client || !rp_park_threads_are_plentiful()) {
-        parking->answered_at = apr_time_now();
-        return 0;
-    }
-    parking->answered_at = 0;
-    ap_update_child_status(c->sbh, SERVER_BUSY_KEEPALIVE, NULL);
-    if (poll(&fd, 1, RP_NEXT_REQUEST_MS) <= 0) {
-        parking->slow_client = 1;
-        parking->answered_at = apr_time_now();
-        return 0;
-    }
-    c->cs->state = CONN_STATE_PROCESSING;
-    return 1;
-}
-
-static void learn_pace(rp_parking *parking)
-{
-    if (parking->answered_at) {
-        parking->slow_client = apr_time_now() - parking->answered_at
-            > apr_time_from_msec(RP_NEXT_REQUEST_MS);
-        parking->answered_at = 0;
-    }
-}
-
-/* The MPM closes all kept-alive connections whenever no thread is idle, to get rid of those who
- * might hold one; where exchanges get parked, a moment without an idle thread is ordinary. So it
- * waits for these clients as it does for parked exchanges, and the timer keeps KeepAliveTimeout. */
-static void wait_for_next_request(rp_parking *parking)
-{
-    conn_rec *c = parking->c;
-
-    if (atomic_load_explicit(&parked_count, memory_order_relaxed) == 0
-        && apr_time_now() - atomic_load_explicit(&last_parked, memory_order_relaxed)
-            > parking->keep_alive) {
-        return;
-    }
-    parking->idle = 1;
-    parking->timer.due = apr_time_now() + parking->keep_alive;
-    parking->timer.drain = 0;
-    parking->timer.idle_fd = parking->client_fd;
-    rp_park_timer_add(&parking->timer);
-    c->cs->state = CONN_STATE_ASYNC_WAITIO;
-    c->cs->sense = CONN_SENSE_WANT_READ;
-}
-
-/* Nonzero if KeepAliveTimeout ended the connection meanwhile. */
-static int end_waiting(rp_parking *parking)
-{
-    if (!parking->idle) {
-        return 0;
-    }
-    parking->idle = 0;
-    return rp_park_timer_remove(&parking->timer);
-}
-
 /* ---- hooks ----------------------------------------------------------------------------------- */
 
 /* Runs the pipeline for what the client has sent; parks its exchange if that is what it returned
@@ -510,21 +446,22 @@ static int process_connection(conn_rec *c)
     rp_parking *parking;
     int rv;
 
-    if (!can_wait_io || c->master || !c->cs || !(parking = rp_park_of(c)) || parking->in_hook) {
+    if (c->master || !c->cs || (!can_wait_io && !rp_park_engine(c))
+        || !(parking = rp_park_of(c)) || parking->in_hook) {
         return DECLINED;
     }
     atomic_fetch_add_explicit(&busy_threads, 1, memory_order_relaxed);
-    if (end_waiting(parking)) {
+    if (rp_park_idle_end(parking)) {
         c->keepalive = AP_CONN_CLOSE;
         c->cs->state = CONN_STATE_LINGER;
         atomic_fetch_sub_explicit(&busy_threads, 1, memory_order_relaxed);
         return OK;
     }
-    learn_pace(parking);
+    rp_park_idle_learn_pace(parking);
     rv = parking->parked ? resume(parking) : run_pipeline(parking);
-    while (rv == OK && is_between_requests(parking)) {
-        if (!next_request_came(parking)) {
-            wait_for_next_request(parking);
+    while (rv == OK && !parking->engine && rp_park_idle_is(parking)) {
+        if (!rp_park_idle_next_came(parking)) {
+            rp_park_idle_wait(parking);
             break;
         }
         rv = run_pipeline(parking);
@@ -570,7 +507,7 @@ static int pre_close_connection(conn_rec *c)
     rp_parking *parking = c->master ? NULL : ap_get_module_config(c->conn_config, &rproxy_module);
 
     if (parking) {
-        end_waiting(parking);
+        rp_park_idle_end(parking);
     }
     if (parking && parking->parked) {
         conn_state_e state = c->cs->state;
@@ -612,7 +549,6 @@ static void child_stopping(apr_pool_t *pool, int graceful)
 {
     (void)pool;
     if (graceful) {
-        begin_to_stop();
         rp_park_timer_drain();
     }
     else {

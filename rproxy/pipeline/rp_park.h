@@ -51,6 +51,16 @@ int rp_park_stops_at_once(void);
 /** Nonzero while enough threads of this child are idle that waiting in one harms nobody. */
 int rp_park_threads_are_plentiful(void);
 
+/** The engine has taken the connection (NULL: no longer), and waits in the MPM's place where a
+ * request of it is parked: for rp_park_fd() to become readable, until rp_park_is_parked() is zero
+ * again. The next request served in the pipeline has ended already where preset isn't NULL. */
+void rp_park_set_engine(rp_parking *parking, void *engine);
+void *rp_park_engine(const conn_rec *c);
+void rp_park_set_preset(rp_parking *parking, const rp_task_preset *preset);
+const rp_task_preset *rp_park_take_preset(const conn_rec *c);
+int rp_park_is_parked(const rp_parking *parking);
+int rp_park_fd(const rp_parking *parking);
+
 /** Registers the hooks. */
 void rp_park_register_hooks(void);
 

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -19,60 +18,11 @@
 static apr_thread_mutex_t *lock;        /* guards everything below */
 static apr_thread_cond_t *earlier;      /* the thread must wake earlier, or stop */
 static apr_thread_t *thread;
-static rp_park_timer **heap;            /* from 1; malloc'ed: it outgrows any pool's purpose */
-static unsigned int heap_count, heap_capacity;
+static rp_heap heap;                    /* of rp_park_timer.entry */
 static apr_time_t sleeping_until;
 static int stopping;
 static int readable_fd = -1;            /* an eventfd that is always readable */
 static _Atomic apr_time_t draining_since;
-
-/* ---- heap ------------------------------------------------------------------------------------ */
-
-static void place(unsigned int index, rp_park_timer *timer)
-{
-    heap[index] = timer;
-    timer->index = index;
-}
-
-static void sift_up(unsigned int index)
-{
-    rp_park_timer *timer = heap[index];
-
-    for (; index > 1 && heap[index / 2]->due > timer->due; index /= 2) {
-        place(index, heap[index / 2]);
-    }
-    place(index, timer);
-}
-
-static void sift_down(unsigned int index)
-{
-    rp_park_timer *timer = heap[index];
-
-    for (unsigned int child = index * 2; child <= heap_count; child = index * 2) {
-        if (child < heap_count && heap[child + 1]->due < heap[child]->due) {
-            child++;
-        }
-        if (heap[child]->due >= timer->due) {
-            break;
-        }
-        place(index, heap[child]);
-        index = child;
-    }
-    place(index, timer);
-}
-
-static void take_out(rp_park_timer *timer)
-{
-    unsigned int index = timer->index;
-    rp_park_timer *last = heap[heap_count--];
-
-    timer->index = 0;
-    if (last != timer) {
-        place(index, last);
-        sift_up(index);
-        sift_down(last->index);
-    }
-}
 
 /* ---- thread ---------------------------------------------------------------------------------- */
 
@@ -102,13 +52,13 @@ static void *APR_THREAD_FUNC run(apr_thread_t *self, void *baton)
     while (!stopping) {
         apr_time_t now = apr_time_now();
 
-        while (heap_count > 0 && heap[1]->due <= now) {
-            rp_park_timer *timer = heap[1];
+        rp_heap_entry *first;
 
-            take_out(timer);
-            poke(timer);
+        while ((first = rp_heap_first(&heap)) && first->due <= now) {
+            rp_heap_remove(&heap, first);
+            poke((rp_park_timer *)first);
         }
-        sleeping_until = heap_count > 0 ? heap[1]->due : NEVER;
+        sleeping_until = first ? first->due : NEVER;
         if (sleeping_until == NEVER) {
             apr_thread_cond_wait(earlier, lock);
         }
@@ -153,35 +103,23 @@ apr_status_t rp_park_timer_start(apr_pool_t *pool)
 
 /* ---- entries --------------------------------------------------------------------------------- */
 
-static void bound_by_drain(rp_park_timer *timer)
+/* due, or earlier since the child is to stop. */
+static apr_time_t bound_by_drain(const rp_park_timer *timer, apr_time_t due)
 {
-    apr_time_t since = atomic_load_explicit(&draining_since, memory_order_relaxed);
+    apr_time_t since = rp_park_timer_draining_since();
 
     if (since && timer->idle_fd) {
-        timer->due = since;
+        return since;
     }
-    else if (since && timer->drain && timer->due > since + timer->drain) {
-        timer->due = since + timer->drain;
-    }
+    return since && timer->drain && due > since + timer->drain ? since + timer->drain : due;
 }
 
-void rp_park_timer_add(rp_park_timer *timer)
+void rp_park_timer_add(rp_park_timer *timer, apr_time_t due)
 {
     apr_thread_mutex_lock(lock);
-    bound_by_drain(timer);
-    if (heap_count + 1 >= heap_capacity) {
-        unsigned int capacity = heap_capacity ? heap_capacity * 2 : 256;
-        rp_park_timer **larger = realloc(heap, capacity * sizeof(*heap));
-
-        if (!larger) {
-            abort();
-        }
-        heap = larger;
-        heap_capacity = capacity;
-    }
-    heap[++heap_count] = timer;
-    sift_up(heap_count);
-    if (timer->due < sleeping_until) {
+    due = bound_by_drain(timer, due);
+    rp_heap_set(&heap, &timer->entry, due);
+    if (due < sleeping_until) {
         apr_thread_cond_signal(earlier);
     }
     apr_thread_mutex_unlock(lock);
@@ -196,9 +134,7 @@ int rp_park_timer_remove(rp_park_timer *timer)
         return 0;
     }
     apr_thread_mutex_lock(lock);
-    if (timer->index) {
-        take_out(timer);
-    }
+    rp_heap_remove(&heap, &timer->entry);
     poked = timer->poked;
     expired = timer->expired;
     timer->poked = timer->expired = 0;
@@ -211,16 +147,17 @@ int rp_park_timer_remove(rp_park_timer *timer)
 
 void rp_park_timer_drain(void)
 {
-    if (!lock || draining_since) {
+    apr_time_t never = 0;
+
+    if (!atomic_compare_exchange_strong(&draining_since, &never, apr_time_now()) || !lock) {
         return;
     }
     apr_thread_mutex_lock(lock);
-    atomic_store(&draining_since, apr_time_now());
-    for (unsigned int i = 1; i <= heap_count; i++) {
-        bound_by_drain(heap[i]);
-    }
-    for (unsigned int i = heap_count / 2; i >= 1; i--) {
-        sift_down(i);
+    /* An entry can only move forth, and changes places with earlier ones, which are done. */
+    for (unsigned int i = 1; i <= heap.count; i++) {
+        rp_park_timer *timer = (rp_park_timer *)heap.entries[i];
+
+        rp_heap_set(&heap, &timer->entry, bound_by_drain(timer, timer->entry.due));
     }
     apr_thread_cond_signal(earlier);
     apr_thread_mutex_unlock(lock);

@@ -367,6 +367,7 @@ static rp_outcome drive(rp_task *task)
 static int handler(request_rec *r)
 {
     rp_task *task = rp_task_of(r);
+    const rp_task_preset *preset;
     int status;
 
     if (!task) {
@@ -375,6 +376,10 @@ static int handler(request_rec *r)
     if (apr_table_get(r->notes, exempt_note)) {
         ap_internal_redirect(r->unparsed_uri, r);
         return OK;
+    }
+    preset = rp_park_take_preset(r->connection);
+    if (preset) {
+        return rp_task_adopt(task, preset);
     }
     status = rp_task_start(task);
     if (status != OK) {

@@ -41,11 +41,10 @@ static char *hex64(char *out, apr_uint64_t value)
     return out;
 }
 
-const char *rp_request_id(request_rec *r, const rp_request *request)
+const char *rp_request_id(apr_pool_t *pool, const rp_request *request, const char *unique)
 {
     const rp_field *sent = request->peer_trusted
         ? rp_fields_get(&request->fields, RP_FIELD_X_REQUEST_ID, 0) : NULL;
-    const char *unique = apr_table_get(r->subprocess_env, "UNIQUE_ID");
     char *id;
 
     if (sent && sent->value_len > 0) {
@@ -54,7 +53,7 @@ const char *rp_request_id(request_rec *r, const rp_request *request)
     if (unique) {
         return unique;
     }
-    id = apr_palloc(r->pool, 33);
+    id = apr_palloc(pool, 33);
     *hex64(hex64(id, child_key), rp_random_next()) = '\0';
     return id;
 }

@@ -10,8 +10,9 @@
 #include "rproxy/http/rp_http.h"
 
 /** A trusted peer's X-Request-ID, else mod_unique_id's UNIQUE_ID, else 128 bits of our own in hex
- * that are unique over children and restarts, though not secret. Lives in r->pool. Any thread. */
-const char *rp_request_id(request_rec *r, const rp_request *request);
+ * that are unique over children and restarts, though not secret. unique: UNIQUE_ID, or NULL. Lives
+ * in pool, or as long as what it was taken from. Any thread. */
+const char *rp_request_id(apr_pool_t *pool, const rp_request *request, const char *unique);
 
 /** Seeds the generator of a new child; in child_init. */
 void rp_request_id_seed(void);

@@ -13,6 +13,7 @@
 #include "http_request.h"
 #include "rproxy/pipeline/rp_local.h"
 #include "rproxy/pipeline/rp_park.h"
+#include "rproxy/pipeline/rp_report.h"
 #include "rproxy/pipeline/rp_stats.h"
 #include "rproxy/pipeline/rp_task.h"
 
@@ -111,76 +112,6 @@ int rp_task_start(rp_task *task)
 
 /* ---- end ------------------------------------------------------------------------------------- */
 
-static void set_number(request_rec *r, const char *name, apr_int64_t number)
-{
-    if (number >= 0) {
-        apr_table_setn(r->subprocess_env, name, apr_off_t_toa(r->pool, (apr_off_t)number));
-    }
-}
-
-/* Variables for logs and headers: %{rproxy-...}e. Times in microseconds, as %D. */
-static void set_variables(const rp_task *task)
-{
-    request_rec *r = task->r;
-    const rp_exchange *x = &task->x;
-    apr_table_t *env = r->subprocess_env;
-
-    apr_table_setn(env, "rproxy-lane", "pipeline");
-    apr_table_setn(env, "rproxy-driver", task->was_parked ? "parked" : "blocking");
-    apr_table_setn(env, "rproxy-target", task->match.route->target->text);
-    apr_table_setn(env, "rproxy-upstream", x->peer);
-    apr_table_setn(env, "rproxy-request-id", task->request.request_id);
-    set_number(r, "rproxy-attempts", x->attempts);
-    set_number(r, "rproxy-connect", x->connect_time);
-    set_number(r, "rproxy-first-byte", x->first_byte_time);
-    set_number(r, "rproxy-total", apr_time_now() - x->started);
-    if (x->head_done || x->outcome == RP_OUTCOME_REPLACED) {
-        set_number(r, "rproxy-status", x->response.status);
-    }
-    apr_table_setn(env, "rproxy-reused", x->reused ? "1" : "0");
-    if (x->reason != RP_REASON_NONE
-        && (x->outcome != RP_OUTCOME_DONE || x->reason == RP_REASON_TUNNEL_TIMEOUT)) {
-        apr_table_setn(env, "rproxy-error", rp_reason_get(x->reason)->name);
-    }
-}
-
-static void count(const rp_task *task)
-{
-    const rp_exchange *x = &task->x;
-
-    rp_stats_add(RP_STAT_ACTIVE, -1);
-    rp_stats_add(RP_STAT_TUNNELS, task->tunnel ? -1 : 0);
-    if (x->attempts > 0) {
-        rp_stats_add(x->reused ? RP_STAT_REUSES : RP_STAT_CONNECTS, 1);
-        rp_stats_add(RP_STAT_RETRIES, x->attempts - 1);
-    }
-    rp_stats_add(RP_STAT_BYTES_SENT, x->sent_body);
-    rp_stats_add(RP_STAT_BYTES_RECEIVED, x->received_body);
-    if (x->outcome == RP_OUTCOME_ERROR || x->outcome == RP_OUTCOME_BROKEN) {
-        rp_stats_add(RP_STAT_ERRORS + (int)x->reason, 1);
-    }
-}
-
-static int is_clients_doing(rp_reason reason)
-{
-    return reason == RP_REASON_CLIENT_GONE || reason == RP_REASON_CLIENT_TIMEOUT
-        || reason == RP_REASON_REQUEST_BODY || reason == RP_REASON_BAD_REQUEST;
-}
-
-static void log_failure(const rp_task *task)
-{
-    const rp_exchange *x = &task->x;
-    const rp_reason_info *info = rp_reason_get(x->reason);
-    const char *detail = x->detail && *x->detail
-        ? ap_escape_logitem(x->pool, x->detail) : NULL;
-
-    ap_log_rerror(APLOG_MARK, is_clients_doing(x->reason) ? APLOG_INFO : APLOG_ERR, 0, task->r,
-                  "%s: %s%s%s (%s): %s%s%s", info->message_id, task->match.route->target->text,
-                  *x->peer ? " at " : "", x->peer, info->name,
-                  x->head_done ? "the response broke off: " : "", info->text,
-                  detail ? apr_psprintf(x->pool, " [%s]", detail) : "");
-}
-
 /* RFC 9209: who failed and how; nothing about addresses inside. */
 static void set_proxy_status(const rp_task *task)
 {
@@ -216,13 +147,40 @@ static int answer_error(rp_task *task)
     return status ? status : HTTP_INTERNAL_SERVER_ERROR;
 }
 
+int rp_task_adopt(rp_task *task, const rp_task_preset *preset)
+{
+    rp_exchange *x = &task->x;
+    int status = rp_task_read_request(task);
+
+    if (status != OK) {
+        return status;
+    }
+    rp_config_exchange_settings(rp_dir_config_of(task->r->per_dir_config),
+                                rp_server_config_of(task->r->server), &task->settings);
+    *x = *preset->x;
+    x->pool = task->r->pool;
+    x->peer = apr_pstrdup(x->pool, x->peer);
+    task->match = *preset->match;
+    task->request.request_id = apr_pstrdup(x->pool, preset->request_id);
+    task->body_status = preset->body_status;
+    task->body_ended = preset->body_ended != 0;
+    task->preset = 1;
+    if (preset->fields) {
+        rp_task_keep_fields(task->r, preset->fields);
+    }
+    return rp_task_finish(task);
+}
+
 int rp_task_finish(rp_task *task)
 {
     rp_exchange *x = &task->x;
     int status = OK;
 
-    set_variables(task);
-    count(task);
+    rp_report_variables(task->r, x, "pipeline", task->was_parked ? "parked" : "blocking",
+                        task->match.route->target->text, task->request.request_id);
+    if (!task->preset) {
+        rp_report_counts(x, task->tunnel);
+    }
     if (task->parking) {
         rp_park_end(task->parking);
     }
@@ -232,11 +190,11 @@ int rp_task_finish(rp_task *task)
         status = x->response.status;
         break;
     case RP_OUTCOME_ERROR:
-        log_failure(task);
+        rp_report_failure(task->r, x, task->match.route->target->text);
         status = answer_error(task);
         break;
     case RP_OUTCOME_BROKEN:
-        log_failure(task);
+        rp_report_failure(task->r, x, task->match.route->target->text);
         rp_client_break(task);
         break;
     default:

@@ -39,7 +39,19 @@ typedef struct rp_task {
     unsigned int end_write_due:1;       /* half-close once the output is drained */
     unsigned int was_parked:1;
     unsigned int from_htaccess:1;       /* the rule is a .htaccess file's */
+    unsigned int preset:1;              /* its exchange was the engine's, and is over */
 } rp_task;
+
+/** An exchange that ended in the engine, with nothing that its client could be sent: the pipeline
+ * words the answer. Everything lives until that has happened. */
+typedef struct rp_task_preset {
+    const rp_exchange *x;               /* outcome ERROR or REPLACED */
+    const rp_match *match;
+    const rp_fields *fields;            /* of the response that is replaced; NULL: there is none */
+    const char *request_id;
+    int body_status;                    /* HTTP status for a request body that failed, 0: none */
+    int body_ended;                     /* the request body was read to its end */
+} rp_task_preset;
 
 /** The task of a request; NULL if no route took it. */
 rp_task *rp_task_of(const request_rec *r);
@@ -72,10 +84,28 @@ void rp_client_break(rp_task *task);
 /** Writes what the core output filter holds, without blocking. */
 apr_status_t rp_client_nudge(conn_rec *c);
 
+/** An error page of ours in place of the upstream's keeps what the client needs to go on. fields
+ * are copied. */
+void rp_task_keep_fields(request_rec *r, const rp_fields *fields);
+
+/** Passes task->out on to the output filters. */
+apr_status_t rp_client_pass(rp_task *task);
+
+/** See rp_client_ops.flush. */
+rp_io rp_client_flush(void *client, int push);
+
+/* rp_client_tunnel.c; see rp_client_ops */
+
+void rp_client_tunnel(void *client);
+void rp_client_end_write(void *client);
+
 /* rp_task.c */
 
 /** Decides on endpoint and target and starts the exchange. OK, or an HTTP status to answer with. */
 int rp_task_start(rp_task *task);
+
+/** Ends a task with what the engine has found out. Returns what a handler returns. */
+int rp_task_adopt(rp_task *task, const rp_task_preset *preset);
 
 /** Ends a task whose exchange has ended: log, variables, counters, and what the client gets.
  * Returns what a handler returns. */

@@ -135,7 +135,8 @@ int rp_task_read_request(rp_task *task)
     request->local_port = r->connection->local_addr->port;
     rp_fields_init(&request->fields, r->pool, apr_table_elts(r->headers_in)->nelts + 2);
     apr_table_do(add_header, &request->fields, r->headers_in, NULL);
-    request->request_id = rp_request_id(r, request);
+    request->request_id = rp_request_id(r->pool, request,
+                                        apr_table_get(r->subprocess_env, "UNIQUE_ID"));
     if (is_extended_connect(r)) {
         rp_fields_remove(&request->fields, RP_FIELD_TRANSFER_ENCODING);
     }

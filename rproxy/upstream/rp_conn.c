@@ -107,6 +107,11 @@ int rp_conn_fd(const rp_conn *conn)
     return conn->state == RP_CONN_READY && !conn->ssl ? conn->fd : -1;
 }
 
+void rp_conn_spliced(rp_conn *conn)
+{
+    conn->drained = 0;
+}
+
 /* ---- reading and writing --------------------------------------------------------------------- */
 
 static rp_io plain_read(rp_conn *conn, char *buffer, apr_size_t size, apr_size_t *got)
@@ -117,6 +122,7 @@ static rp_io plain_read(rp_conn *conn, char *buffer, apr_size_t size, apr_size_t
     } while (count < 0 && errno == EINTR);
     if (count > 0) {
         *got = (apr_size_t)count;
+        conn->drained = *got < size;
         return RP_IO_DONE;
     }
     if (count == 0) {
@@ -124,6 +130,7 @@ static rp_io plain_read(rp_conn *conn, char *buffer, apr_size_t size, apr_size_t
         return RP_IO_EOF;
     }
     if (errno == EAGAIN || errno == EWOULDBLOCK) {
+        conn->drained = 1;
         return RP_IO_AGAIN;
     }
     return rp_conn_fail_errno(conn, RP_REASON_INCOMPLETE, "reading from the upstream", errno);

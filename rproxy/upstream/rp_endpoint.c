@@ -2,16 +2,13 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 
-/* Endpoints: the table of them, what tells them apart, and their idle connections. */
+/* Endpoints: the table of them, and what tells them apart. */
 
-#include <errno.h>
-#include <poll.h>
 #include <string.h>
 #include "rproxy/upstream/rp_upstream_private.h"
 
 #define BUCKETS 256                     /* of the table; a power of two */
 #define FAILED_LATELY apr_time_from_sec(10)
-#define POLL_MAX 64                     /* idle connections looked at in one poll() */
 
 /* Remembers in rp_target.upstream which endpoint goes with which settings. Entries are only ever
  * put in front, so that readers need no lock. */
@@ -70,26 +67,17 @@ static rp_endpoint *endpoint_make(const rp_target *target, const settings *wante
     }
     atomic_init(&endpoint->references, 1);
     atomic_init(&endpoint->turn, 0);
+    atomic_init(&endpoint->dropped, 0);
     pthread_mutex_init(&endpoint->lock, NULL);
     APR_RING_INIT(&endpoint->idle, rp_conn, link);
     RP_COUNT(endpoints, 1);
     return endpoint;
 }
 
-static void close_all(struct rp_conn_ring *connections)
-{
-    while (!APR_RING_EMPTY(connections, rp_conn, link)) {
-        rp_conn *conn = APR_RING_FIRST(connections);
-        APR_RING_REMOVE(conn, link);
-        rp_conn_destroy(conn);
-        RP_COUNT(retired, 1);
-    }
-}
-
 static void endpoint_free(rp_endpoint *endpoint)
 {
     RP_UNCOUNT(idle, (unsigned int)endpoint->idle_count);
-    close_all(&endpoint->idle);
+    rp_conns_close(&endpoint->idle);
     if (endpoint->name) {
         rp_name_release(endpoint->name);
     }
@@ -104,18 +92,38 @@ static void endpoint_free(rp_endpoint *endpoint)
     RP_UNCOUNT(endpoints, 1);
 }
 
-void rp_endpoint_hold(rp_endpoint *endpoint)
+static void hold(rp_endpoint *endpoint, unsigned int n)
 {
     /* Relaxed: whoever adds a reference has one, or holds the table's lock. */
-    atomic_fetch_add_explicit(&endpoint->references, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&endpoint->references, n, memory_order_relaxed);
+}
+
+static void drop(rp_endpoint *endpoint, unsigned int n)
+{
+    /* Release and acquire: what other users did to it must be done before it is freed. */
+    if (atomic_fetch_sub_explicit(&endpoint->references, n, memory_order_acq_rel) == n) {
+        endpoint_free(endpoint);
+    }
+}
+
+void rp_endpoint_hold(rp_endpoint *endpoint)
+{
+    hold(endpoint, 1);
 }
 
 void rp_endpoint_drop(rp_endpoint *endpoint)
 {
-    /* Release and acquire: what other users did to it must be done before it is freed. */
-    if (atomic_fetch_sub_explicit(&endpoint->references, 1, memory_order_acq_rel) == 1) {
-        endpoint_free(endpoint);
-    }
+    drop(endpoint, 1);
+}
+
+void rp_endpoint_hold_for_shelf(rp_endpoint *endpoint)
+{
+    hold(endpoint, RP_SHELF_REFERENCE);
+}
+
+void rp_endpoint_drop_for_shelf(rp_endpoint *endpoint)
+{
+    drop(endpoint, RP_SHELF_REFERENCE);
 }
 
 void rp_endpoint_release(rp_endpoint *endpoint)
@@ -132,16 +140,22 @@ static rp_endpoint **bucket_of(const char *key)
     return &table.buckets[(hash ^ hash >> 16) & (BUCKETS - 1)];
 }
 
+static int is_unused(const rp_endpoint *endpoint)
+{
+    /* Acquire: pairs with the release in rp_endpoint_drop(). */
+    unsigned int references = atomic_load_explicit(&endpoint->references, memory_order_acquire);
+    return (references & (RP_SHELF_REFERENCE - 1)) == 1;
+}
+
 /* Takes the dynamic endpoint that nobody has used for longest out of the table; NULL if all are in
- * use. Only the table has a reference to it then, and nobody can get another one. */
+ * use. Beside the table only shelves have references to it then, and nobody can get another one:
+ * they close what they have of it when they see that it was dropped. */
 static rp_endpoint *remove_unused(void)
 {
     rp_endpoint **oldest = NULL;
     for (int i = 0; i < BUCKETS; i++) {
         for (rp_endpoint **at = &table.buckets[i]; *at; at = &(*at)->next) {
-            /* Acquire: pairs with the release in rp_endpoint_drop(). */
-            if (!(*at)->permanent
-                && atomic_load_explicit(&(*at)->references, memory_order_acquire) == 1
+            if (!(*at)->permanent && is_unused(*at)
                 && (!oldest || (*at)->last_used < (*oldest)->last_used)) {
                 oldest = at;
             }
@@ -153,6 +167,8 @@ static rp_endpoint *remove_unused(void)
     rp_endpoint *endpoint = *oldest;
     *oldest = endpoint->next;
     table.dynamic--;
+    /* Relaxed: the owners of shelves look again soon. */
+    atomic_store_explicit(&endpoint->dropped, 1, memory_order_relaxed);
     return endpoint;
 }
 
@@ -288,178 +304,7 @@ int rp_endpoint_failed_lately(rp_endpoint *endpoint, const rp_sockaddr *address,
     return failed;
 }
 
-/* ---- taking and giving back ------------------------------------------------------------------ */
-
-/* Nonzero if the time it may stay idle, or its age, is over. */
-static int is_over(const rp_conn *conn, apr_time_t now)
-{
-    const rp_keepalive *limits = &conn->endpoint->keepalive;
-    apr_interval_time_t idle = now - conn->idle_since;
-    return (limits->idle && idle >= limits->idle)
-           || (conn->peer_idle >= 0 && idle >= conn->peer_idle)
-           || (limits->age && now - conn->created >= limits->age);
-}
-
-/* Nonzero if the peer has neither sent nor closed anything: one system call on the way to reuse. */
-static int is_quiet(rp_conn *conn)
-{
-    char byte;
-    ssize_t count = recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    int silent = count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR);
-    if (conn->ssl) {
-        return (silent && !SSL_has_pending(conn->ssl)) || (count > 0 && rp_tls_is_quiet(conn));
-    }
-    return silent;
-}
-
-/* Nonzero if the endpoint's name no longer has the address that conn is connected to. */
-static int address_is_gone(rp_conn *conn)
-{
-    rp_name *name = conn->endpoint->name;
-    return name && conn->generation != rp_name_generation(name)
-           && !rp_name_has(name, &conn->peer, &conn->generation);
-}
-
-static rp_conn *pop_idle(rp_endpoint *endpoint)
-{
-    rp_conn *conn = NULL;
-    pthread_mutex_lock(&endpoint->lock);
-    if (!APR_RING_EMPTY(&endpoint->idle, rp_conn, link)) {
-        conn = APR_RING_FIRST(&endpoint->idle);
-        APR_RING_REMOVE(conn, link);
-        endpoint->idle_count--;
-    }
-    pthread_mutex_unlock(&endpoint->lock);
-    if (conn) {
-        RP_UNCOUNT(idle, 1);
-    }
-    return conn;
-}
-
-rp_conn *rp_conn_acquire(rp_endpoint *endpoint, int fresh)
-{
-    apr_time_t now = apr_time_now();
-    rp_conn *conn;
-    rp_endpoint_hold(endpoint);
-    RP_COUNT(active, 1);
-    if (endpoint->name) {
-        rp_name_touch(endpoint->name, now);
-    }
-    while (!fresh && (conn = pop_idle(endpoint))) {
-        if (!is_over(conn, now) && !address_is_gone(conn) && is_quiet(conn)) {
-            RP_COUNT(reuses, 1);
-            return conn;
-        }
-        rp_conn_destroy(conn);
-        RP_COUNT(retired, 1);
-    }
-    conn = ap_calloc(1, sizeof(*conn));
-    conn->endpoint = endpoint;
-    conn->fd = -1;
-    conn->peer_idle = -1;
-    conn->created = now;
-    rp_connecting_begin(conn);
-    return conn;
-}
-
-static int may_be_kept(rp_conn *conn, apr_time_t now)
-{
-    const rp_keepalive *limits = &conn->endpoint->keepalive;
-    return conn->state == RP_CONN_READY && !conn->broken && !conn->ended && !conn->finished
-           && limits->max > 0
-           && (!limits->requests || conn->exchanges < limits->requests)
-           && !is_over(conn, now) && !address_is_gone(conn)
-           && (!conn->ssl || !SSL_has_pending(conn->ssl) || rp_tls_is_quiet(conn));
-}
-
-/* Puts it in front; returns what has to go to stay within the limit, or NULL. */
-static rp_conn *push_idle(rp_endpoint *endpoint, rp_conn *conn)
-{
-    rp_conn *surplus = NULL;
-    pthread_mutex_lock(&endpoint->lock);
-    APR_RING_INSERT_HEAD(&endpoint->idle, conn, rp_conn, link);
-    if (endpoint->idle_count < endpoint->keepalive.max) {
-        endpoint->idle_count++;
-    }
-    else {
-        surplus = APR_RING_LAST(&endpoint->idle);
-        APR_RING_REMOVE(surplus, link);
-    }
-    pthread_mutex_unlock(&endpoint->lock);
-    if (!surplus) {
-        RP_COUNT(idle, 1);
-    }
-    return surplus;
-}
-
-void rp_conn_release(rp_conn *conn, int reusable)
-{
-    rp_endpoint *endpoint = conn->endpoint;
-    apr_time_t now = apr_time_now();
-    int was_ready = conn->state == RP_CONN_READY;
-    conn->exchanges++;
-    conn->idle_since = now;
-    rp_conn *surplus = reusable && may_be_kept(conn, now) ? push_idle(endpoint, conn) : conn;
-    if (surplus) {
-        rp_conn_destroy(surplus);
-        if (was_ready && reusable) {
-            RP_COUNT(retired, 1);
-        }
-    }
-    RP_UNCOUNT(active, 1);
-    rp_endpoint_drop(endpoint);
-}
-
 /* ---- maintenance ----------------------------------------------------------------------------- */
-
-static void doom(rp_endpoint *endpoint, rp_conn *conn, struct rp_conn_ring *doomed)
-{
-    APR_RING_REMOVE(conn, link);
-    APR_RING_INSERT_TAIL(doomed, conn, rp_conn, link);
-    endpoint->idle_count--;
-    RP_UNCOUNT(idle, 1);
-}
-
-/* Moves to doomed those of the idle connections that the peer has closed or spoken on. poll() does
- * not block here, so it may run under the endpoint's lock. */
-static void take_closed(rp_endpoint *endpoint, struct rp_conn_ring *doomed)
-{
-    struct pollfd descriptors[POLL_MAX];
-    rp_conn *conns[POLL_MAX];
-    rp_conn *conn = APR_RING_FIRST(&endpoint->idle);
-    while (conn != APR_RING_SENTINEL(&endpoint->idle, rp_conn, link)) {
-        int count = 0;
-        for (; count < POLL_MAX && conn != APR_RING_SENTINEL(&endpoint->idle, rp_conn, link);
-             conn = APR_RING_NEXT(conn, link)) {
-            conns[count] = conn;
-            /* Over TLS what has arrived may be a session ticket. The analyzer takes a ring's
-             * sentinel for an element. NOLINTNEXTLINE(clang-analyzer-core.uninitialized.Branch) */
-            short events = conn->ssl ? POLLRDHUP : POLLRDHUP | POLLIN;
-            descriptors[count++] = (struct pollfd){ .fd = conn->fd, .events = events };
-        }
-        if (poll(descriptors, (nfds_t)count, 0) <= 0) {
-            continue;
-        }
-        for (int i = 0; i < count; i++) {
-            if (descriptors[i].revents) {
-                doom(endpoint, conns[i], doomed);
-            }
-        }
-    }
-}
-
-/* Moves to doomed what is over, or connected to an address that the name no longer has. */
-static void take_over(rp_endpoint *endpoint, apr_time_t now, struct rp_conn_ring *doomed)
-{
-    rp_conn *next;
-    for (rp_conn *conn = APR_RING_FIRST(&endpoint->idle);
-         conn != APR_RING_SENTINEL(&endpoint->idle, rp_conn, link); conn = next) {
-        next = APR_RING_NEXT(conn, link);
-        if (is_over(conn, now) || address_is_gone(conn)) {
-            doom(endpoint, conn, doomed);
-        }
-    }
-}
 
 void rp_endpoints_maintain(apr_time_t now)
 {
@@ -468,14 +313,11 @@ void rp_endpoints_maintain(apr_time_t now)
     pthread_mutex_lock(&table.lock);
     for (int i = 0; i < BUCKETS; i++) {
         for (rp_endpoint *endpoint = table.buckets[i]; endpoint; endpoint = endpoint->next) {
-            pthread_mutex_lock(&endpoint->lock);
-            take_over(endpoint, now, &doomed);
-            take_closed(endpoint, &doomed);
-            pthread_mutex_unlock(&endpoint->lock);
+            rp_pool_collect(endpoint, now, &doomed);
         }
     }
     pthread_mutex_unlock(&table.lock);
-    close_all(&doomed);
+    rp_conns_close(&doomed);
 }
 
 /* ---- the child's life ------------------------------------------------------------------------ */

@@ -11,6 +11,7 @@
 const rp_keepalive rp_keepalive_default = { .max = 64, .idle = apr_time_from_sec(60) };
 
 rp_upstream_counters rp_counters;
+rp_upstream_counters rp_shelf_counters[RP_SHELVES_MAX];
 
 /* ---- addresses ------------------------------------------------------------------------------- */
 
@@ -88,19 +89,28 @@ apr_status_t rp_upstream_child_init(apr_pool_t *pool, server_rec *server,
     return rv;
 }
 
-void rp_upstream_stats_get(rp_upstream_stats *stats)
+static void add_counters(rp_upstream_stats *stats, const rp_upstream_counters *counters)
 {
     /* Relaxed: the figures need not belong to one moment. */
-#define GET(field) \
-    stats->field = atomic_load_explicit(&rp_counters.field, memory_order_relaxed)
-    GET(connects);
-    GET(reuses);
-    GET(connect_failures);
-    GET(lookups);
-    GET(lookup_failures);
-    GET(retired);
-    GET(idle);
-    GET(active);
-    GET(endpoints);
-#undef GET
+#define ADD(field) \
+    stats->field += atomic_load_explicit(&counters->field, memory_order_relaxed)
+    ADD(connects);
+    ADD(reuses);
+    ADD(connect_failures);
+    ADD(lookups);
+    ADD(lookup_failures);
+    ADD(retired);
+    ADD(idle);
+    ADD(active);
+    ADD(endpoints);
+#undef ADD
+}
+
+void rp_upstream_stats_get(rp_upstream_stats *stats)
+{
+    *stats = (rp_upstream_stats){ 0 };
+    add_counters(stats, &rp_counters);
+    for (int i = 0; i < RP_SHELVES_MAX; i++) {
+        add_counters(stats, &rp_shelf_counters[i]);
+    }
 }

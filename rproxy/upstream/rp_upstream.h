@@ -5,7 +5,8 @@
 /* rproxy/upstream: endpoints, name resolution, connection pools, TLS client.
  *
  * An endpoint is one address as written (host:port or Unix socket) with one set of TLS and
- * keep-alive settings; it owns the idle connections of this child. A connection belongs to
+ * keep-alive settings; it owns the idle connections of this child, except those on a thread's own
+ * shelf. A connection belongs to
  * one exchange at a time; only that exchange's current thread may touch it. Nothing here blocks:
  * what would block returns RP_IO_AGAIN and says which descriptors to wait for. Names are resolved
  * on a thread of the child's own (c-ares), by TTL.
@@ -25,7 +26,8 @@
 
 /** RProxyKeepAlive. Times in microseconds, 0: no limit. */
 typedef struct rp_keepalive {
-    int max;                            /* idle connections kept per endpoint and child */
+    int max;                            /* idle connections kept per endpoint and child; on
+                                         * shelves: per endpoint and shelf */
     apr_interval_time_t idle;           /* closed after being idle for this long */
     int requests;                       /* retired after this many exchanges */
     apr_interval_time_t age;            /* retired when older */
@@ -82,7 +84,7 @@ typedef struct rp_upstream_stats {
 
 void rp_upstream_stats_get(rp_upstream_stats *stats);
 
-/* ---- endpoints and connections --------------------------------------------------------------- */
+/* ---- endpoints ------------------------------------------------------------------------------- */
 
 typedef struct rp_endpoint rp_endpoint;
 typedef struct rp_conn rp_conn;
@@ -101,6 +103,36 @@ rp_endpoint *rp_endpoint_get(rp_target *target, int dynamic, const rp_tls *tls,
  * call: only then may it be dropped for others. Connections taken from it may live on. */
 void rp_endpoint_release(rp_endpoint *endpoint);
 
+/* ---- shelves --------------------------------------------------------------------------------- */
+
+/** Idle connections of one thread that never shares them. No locks: every call from that thread,
+ * with it the release of connections that were acquired with the shelf. */
+typedef struct rp_shelf rp_shelf;
+
+#define RP_SHELVES_MAX 64               /* at once in a child */
+
+/** idle is called within rp_conn_release() when a connection of this shelf becomes idle: its socket
+ * fd stays registered in the loop's epoll set, and events on it are for rp_shelf_ready() from now
+ * on. With conn NULL: the idle connection with this fd is about to be closed by one of the shelf's
+ * calls, so no event on it that was fetched already may reach rp_shelf_ready(). (That one is taken
+ * into use again the loop learns from the exchange that waits for it.) Made at child start before
+ * requests run, after rp_upstream_child_init(); NULL: there are too many. */
+rp_shelf *rp_shelf_create(void (*idle)(void *baton, int fd, rp_conn *conn), void *baton);
+
+/** The socket of an idle connection has become readable or was hung up: closes it, unless it is
+ * just a TLS session ticket that came, or nothing at all (an event of its last exchange). */
+void rp_shelf_ready(rp_shelf *shelf, rp_conn *conn);
+
+/** Closes idle connections over their limits, at addresses that are gone, and of dropped endpoints;
+ * about once a second. */
+void rp_shelf_maintain(rp_shelf *shelf, apr_time_t now);
+
+/** Closes them all without calling idle; none of the shelf's connections is in use any more. To be
+ * called when its thread has ended and before the pool of rp_upstream_child_init() goes. */
+void rp_shelf_destroy(rp_shelf *shelf);
+
+/* ---- connections ----------------------------------------------------------------------------- */
+
 typedef enum rp_io {
     RP_IO_DONE,                         /* progress as asked */
     RP_IO_AGAIN,                        /* would block: see rp_conn_waits() */
@@ -117,10 +149,13 @@ typedef struct rp_wait_fd {
 #define RP_CONN_WAITS_MAX 4
 
 /**
- * Takes an idle connection, checked (not readable, not too old), the most recently used first; or a
- * new one, not yet connected. fresh nonzero: always a new one. rp_conn_connect() comes next.
+ * Takes an idle connection that is within its limits, the most recently used first; or a new one,
+ * not yet connected. shelf NULL: from those that all threads share, always checked (the peer has
+ * neither closed it nor sent anything). Else from this shelf's own, to which it goes back; check
+ * zero saves the system call of checking where the loop's epoll set tells of closed ones soon
+ * enough. fresh nonzero: always a new one. rp_conn_connect() comes next.
  */
-rp_conn *rp_conn_acquire(rp_endpoint *endpoint, int fresh);
+rp_conn *rp_conn_acquire(rp_endpoint *endpoint, rp_shelf *shelf, int fresh, int check);
 
 /** Nonzero if it served another exchange before. */
 int rp_conn_is_reused(const rp_conn *conn);
@@ -161,6 +196,9 @@ const char *rp_conn_peer(const rp_conn *conn);
 
 /** Socket of a connected plain connection, -1 over TLS: for splice. */
 int rp_conn_fd(const rp_conn *conn);
+
+/** Bytes were read from that socket directly. */
+void rp_conn_spliced(rp_conn *conn);
 
 /** What the upstream said in Keep-Alive: timeout=N: keeps it idle one second less than that. */
 void rp_conn_set_peer_idle(rp_conn *conn, apr_interval_time_t timeout);

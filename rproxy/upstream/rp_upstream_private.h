@@ -7,6 +7,8 @@
  * Memory: endpoints, names and connections come from malloc (ap_malloc), not from pools: they
  * outlive requests, move between threads and are given back one by one while the child lives.
  *
+ * A shelf (rp_shelf.c) and the idle connections on it belong to one thread, which takes no lock.
+ *
  * Locks: rp_endpoint.lock guards an endpoint's lists, the table's lock (rp_endpoint.c) the set of
  * endpoints, the names' lock (rp_name.c) all names. Taken in this order: table, endpoint,
  * names. None is held over a call that can block or over an SSL call.
@@ -61,11 +63,19 @@ typedef struct rp_upstream_counters {
 
 extern rp_upstream_counters rp_counters;
 
+/** What shelves count, by their numbers: each is written by one thread alone. */
+extern rp_upstream_counters rp_shelf_counters[RP_SHELVES_MAX];
+
 /* Relaxed: each is a figure for the status page, nothing else is ordered by it. */
 #define RP_COUNT(field, n) \
     ((void)atomic_fetch_add_explicit(&rp_counters.field, n, memory_order_relaxed))
 #define RP_UNCOUNT(field, n) \
     ((void)atomic_fetch_sub_explicit(&rp_counters.field, n, memory_order_relaxed))
+/* Of a shelf: with a single writer no locked instruction is needed. */
+#define RP_COUNT_ON(counters, field, n) \
+    atomic_store_explicit(&(counters)->field, \
+                          atomic_load_explicit(&(counters)->field, memory_order_relaxed) + (n), \
+                          memory_order_relaxed)
 
 /* ---- names (rp_name.c) --------------------------------------------------------------------- */
 
@@ -158,6 +168,13 @@ const rp_tls_context *rp_tls_context_of(const rp_tls *tls);
 /* ---- endpoints (rp_endpoint.c) --------------------------------------------------------------- */
 
 #define RP_FAILED_ADDRESSES_MAX 16      /* addresses remembered for having failed lately */
+#define RP_SHELF_REFERENCE (1u << 24)   /* leaves room for more uses than there are descriptors */
+
+/** Connections of one endpoint on one shelf. The shelf's thread alone touches it; it is there from
+ * the first use until the endpoint was dropped or the shelf ends. */
+typedef struct rp_bin rp_bin;
+
+APR_RING_HEAD(rp_conn_ring, rp_conn);
 
 struct rp_endpoint {
     /* set when it is made */
@@ -177,21 +194,29 @@ struct rp_endpoint {
     apr_time_t last_used;
 
     /* any thread */
-    atomic_uint references;             /* the table, users of a dynamic one, connections in use */
+    atomic_uint references;             /* the table, users of a dynamic one, connections in use;
+                                         * in steps of RP_SHELF_REFERENCE: shelves that know it */
+    atomic_int dropped;                 /* it is no longer in the table: keep nothing */
     atomic_uint turn;                   /* which address comes first in the next new connection */
 
     pthread_mutex_t lock;               /* for what follows */
-    APR_RING_HEAD(rp_conn_ring, rp_conn) idle;  /* most recently used first */
+    struct rp_conn_ring idle;           /* most recently used first */
     int idle_count;
     SSL_SESSION *session;               /* latest that the upstream gave us */
     struct {
         rp_sockaddr address;
         apr_time_t time;                /* 0: free */
     } failed[RP_FAILED_ADDRESSES_MAX];
+
+    rp_bin *bins[RP_SHELVES_MAX];       /* by the shelf's number: each its thread's own */
 };
 
 void rp_endpoint_hold(rp_endpoint *endpoint);
 void rp_endpoint_drop(rp_endpoint *endpoint);
+
+/** References of shelves, which don't keep a dynamic endpoint from being dropped. */
+void rp_endpoint_hold_for_shelf(rp_endpoint *endpoint);
+void rp_endpoint_drop_for_shelf(rp_endpoint *endpoint);
 
 /** Remembers, or asks, whether connecting to address failed in the last 10 s. */
 void rp_endpoint_mark_failed(rp_endpoint *endpoint, const rp_sockaddr *address, apr_time_t now);
@@ -217,10 +242,12 @@ typedef enum rp_conn_state {
 typedef struct rp_connecting rp_connecting;
 
 /** Kept small: a tunnel keeps one for hours. Malloc'ed, since it outlives requests and moves
- * between threads. Owned by the exchange that uses it or, idle, by its endpoint under the lock. */
+ * between threads unless it has a bin. Owned by the exchange that uses it or, idle, by its
+ * endpoint under the lock or by its bin. */
 struct rp_conn {
     APR_RING_ENTRY(rp_conn) link;
     rp_endpoint *endpoint;
+    rp_bin *bin;                        /* where it goes when it is idle; NULL: the endpoint */
     SSL *ssl;                           /* NULL: plain, or no handshake yet */
     rp_connecting *connecting;
     char *detail;                       /* of the failure, or NULL */
@@ -240,6 +267,7 @@ struct rp_conn {
     unsigned int ended : 1;             /* our direction is closed */
     unsigned int finished : 1;          /* the upstream has closed its direction */
     unsigned int broken : 1;            /* a read or write failed */
+    unsigned int drained : 1;           /* plain: the last read left nothing in the socket */
 };
 
 _Static_assert(RP_REASON_COUNT <= 64 && RP_CONN_FAILED < 8, "the bit fields must hold them");
@@ -253,6 +281,35 @@ rp_io rp_conn_fail_errno(rp_conn *conn, rp_reason reason, const char *what, int 
 
 /** Closes and frees; the connection is in no list. */
 void rp_conn_destroy(rp_conn *conn);
+
+/* ---- idle connections (rp_pool.c) ------------------------------------------------------------ */
+
+/** Nonzero if the time it may stay idle, or its age, is over, or the endpoint's name no longer has
+ * the address that it is connected to. */
+int rp_conn_is_over(rp_conn *conn, apr_time_t now);
+
+/** Nonzero if the peer has neither sent nor closed anything: one system call. */
+int rp_conn_is_quiet(rp_conn *conn);
+
+/** Moves what is over or was closed by the peer from the endpoint's idle ones to doomed. */
+void rp_pool_collect(rp_endpoint *endpoint, apr_time_t now, struct rp_conn_ring *doomed);
+
+/** Closes and counts those in the ring. */
+void rp_conns_close(struct rp_conn_ring *connections);
+
+/* ---- shelves (rp_shelf.c) -------------------------------------------------------------------- */
+
+/** The shelf's bin for endpoint; counts one more connection in use. */
+rp_bin *rp_bin_use(rp_shelf *shelf, rp_endpoint *endpoint);
+
+/** An idle connection that can be used again, or NULL. */
+rp_conn *rp_bin_take(rp_bin *bin, apr_time_t now, int check);
+
+/** The end of a connection's use: puts it in front of the idle ones or, keep 0, closes it; reusable
+ * nonzero: to be closed for its limits only, which counts as retired. */
+void rp_bin_give_back(rp_bin *bin, rp_conn *conn, int keep, int reusable);
+
+/* ---- stages of a connection ------------------------------------------------------------------ */
 
 /** rp_connect.c: the states before the handshake. RP_IO_DONE: the next state is set. */
 void rp_connecting_begin(rp_conn *conn);

@@ -57,6 +57,13 @@ int shim_logged(const char *text)
     return found;
 }
 
+AP_DECLARE(void) ap_log_assert(const char *expression, const char *file, int line)
+{
+    printf("Bail out! %s:%d: %s does not hold\n", file, line, expression);
+    fflush(stdout);
+    abort();
+}
+
 AP_DECLARE(void *) ap_malloc(size_t size)
 {
     void *made = malloc(size);
@@ -94,4 +101,16 @@ AP_DECLARE(void) ap_str_tolower(char *text)
     for (; *text; text++) {
         *text = (char)apr_tolower(*text);
     }
+}
+
+AP_DECLARE(void) ap_no2slash(char *name)
+{
+    char *to = name;
+
+    for (const char *from = name; *from; from++) {
+        if (*from != '/' || from[1] != '/') {
+            *to++ = *from;
+        }
+    }
+    *to = '\0';
 }

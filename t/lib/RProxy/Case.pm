@@ -23,13 +23,16 @@ use RProxy::WebSocket;
 
 # A lane says how httpd runs and how its clients speak; server => [lines] adds to its configuration.
 our %LANES = (
-    event   => { mpm => 'event' },
-    worker  => { mpm => 'worker' },
-    prefork => { mpm => 'prefork' },
-    tls     => { mpm => 'event', tls => 1 },
-    h2      => { mpm => 'event', tls => 1, h2 => 1 },
+    event        => { mpm => 'event', server => ['RProxyEngine off'] },
+    worker       => { mpm => 'worker' },
+    prefork      => { mpm => 'prefork' },
+    tls          => { mpm => 'event', tls => 1, server => ['RProxyEngine off'] },
+    h2           => { mpm => 'event', tls => 1, h2 => 1 },
+    engine       => { mpm => 'event', engine => 1, server => ['RProxyEngineThreads 1'] },
+    'engine-tls' => { mpm => 'event', tls => 1, engine => 1,
+                      server => ['RProxyEngineThreads 1'] },
 );
-our @LANES = qw(event worker prefork tls h2);
+our @LANES = qw(event worker prefork tls h2 engine engine-tls);
 
 sub new {
     my ($class, $lane) = @_;
@@ -51,6 +54,7 @@ sub new {
 sub lane { return $_[0]{lane} }
 sub mpm { return $_[0]{spec}{mpm} }
 sub is_tls { return $_[0]{spec}{tls} ? 1 : 0 }
+sub is_engine { return $_[0]{spec}{engine} ? 1 : 0 }
 sub is_h2 { return $_[0]{spec}{h2} ? 1 : 0 }
 sub scheme { return $_[0]{spec}{tls} ? 'https' : 'http' }
 sub host { return RProxy::Config::SERVER_NAME() }

@@ -1,0 +1,198 @@
+/* Copyright 2026 The mod_rproxy authors
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+#include <string.h>
+#include <apr_strings.h>
+#include "httpd.h"
+#include "http_config.h"
+#include "http_core.h"
+#include "http_log.h"
+#include "http_protocol.h"
+#include "http_vhost.h"
+#include "scoreboard.h"
+#include "rproxy/engine/rp_access_log.h"
+#include "rproxy/pipeline/rp_report.h"
+
+APLOG_USE_MODULE(rproxy);
+
+struct rp_access_log {
+    request_rec *r;                     /* its tables live as long, r->pool for one line */
+    apr_pool_t *pool;                   /* = r->pool */
+    const rp_log_needs *needs;
+    apr_pool_t *lasting;                /* the loop's */
+    ap_sb_handle_t *sbh;                /* where mod_status finds what we count; NULL: nowhere */
+    int has_place;                      /* sbh was asked for */
+};
+
+rp_access_log *rp_access_log_create(apr_pool_t *pool, server_rec *server)
+{
+    rp_access_log *log = apr_pcalloc(pool, sizeof(*log));
+    request_rec *r = apr_pcalloc(pool, sizeof(*r));
+
+    apr_pool_create(&log->pool, pool);
+    log->r = r;
+    log->needs = rp_eligible_log_needs();
+    log->lasting = pool;
+    r->pool = pool;
+    r->allowed_methods = ap_make_method_list(pool, 2);
+    r->headers_in = apr_table_make(pool, 32);
+    r->trailers_in = apr_table_make(pool, 4);
+    r->subprocess_env = apr_table_make(pool, 16);
+    r->headers_out = apr_table_make(pool, 32);
+    r->err_headers_out = apr_table_make(pool, 4);
+    r->trailers_out = apr_table_make(pool, 4);
+    r->notes = apr_table_make(pool, 4);
+    r->request_config = ap_create_request_config(pool);
+    ap_set_core_module_config(r->request_config, apr_pcalloc(pool, sizeof(core_request_config)));
+    r->server = server;
+    r->per_dir_config = server->lookup_defaults;
+    r->pool = log->pool;
+    r->handler = "rproxy";
+    r->protocol = "HTTP/1.1";
+    r->proto_num = HTTP_VERSION(1, 1);
+    r->proxyreq = PROXYREQ_NONE;
+    return log;
+}
+
+static void begin(rp_access_log *log, conn_rec *c)
+{
+    request_rec *r = log->r;
+
+    apr_table_clear(r->headers_in);
+    r->connection = c;
+    r->useragent_addr = c->client_addr;
+    r->useragent_ip = c->client_ip;
+    r->server = c->base_server;
+    r->hostname = NULL;
+    r->status = HTTP_OK;
+    r->log = NULL;
+    r->log_id = NULL;
+}
+
+static void end(rp_access_log *log)
+{
+    log->r->connection = NULL;
+    apr_pool_clear(log->pool);
+}
+
+server_rec *rp_access_log_find_server(rp_access_log *log, conn_rec *c, const rp_request *request)
+{
+    request_rec *r = log->r;
+    server_rec *server;
+
+    begin(log, c);
+    if (*request->authority) {
+        apr_table_setn(r->headers_in, "Host", request->authority);
+    }
+    r->unparsed_uri = r->uri = apr_pstrdup(r->pool, request->target);
+    memset(&r->parsed_uri, 0, sizeof(r->parsed_uri));
+    ap_update_vhost_from_headers(r);
+    server = r->status == HTTP_OK ? r->server : NULL;
+    end(log);
+    return server;
+}
+
+apr_off_t rp_access_log_body_limit(rp_access_log *log, ap_conf_vector_t *per_dir)
+{
+    log->r->per_dir_config = per_dir;
+    return ap_get_limit_req_body(log->r);
+}
+
+static void fill_table(apr_table_t *table, const rp_fields *fields)
+{
+    for (int i = 0; i < fields->count; i++) {
+        apr_table_addn(table, fields->items[i].name, fields->items[i].value);
+    }
+}
+
+/* The request as httpd would show it to those who log. */
+static void fill(rp_access_log *log, const rp_h1_request *q, int status)
+{
+    request_rec *r = log->r;
+    const rp_request *request = &q->request;
+
+    begin(log, q->d->c);
+    r->server = q->d->server;
+    r->per_dir_config = q->route->per_dir;
+    r->request_time = q->began;
+    r->the_request = (char *)q->the_request;
+    r->method = request->method;
+    r->method_number = ap_method_number_of(request->method);
+    r->header_only = strcmp(request->method, "HEAD") == 0;
+    r->protocol = request->minor_version ? "HTTP/1.1" : "HTTP/1.0";
+    r->proto_num = HTTP_VERSION(1, request->minor_version);
+    r->unparsed_uri = (char *)request->target;
+    r->uri = strchr(request->path, '%')
+        ? rp_uri_decode(r->pool, request->path, strlen(request->path)) : (char *)request->path;
+    r->args = (char *)request->query;
+    r->filename = apr_pstrcat(r->pool, "rproxy:", q->match.route->target->text, NULL);
+    r->status = status;
+    r->bytes_sent = q->sent_body;
+    r->read_length = q->body_bytes;
+    r->sent_bodyct = q->head_sent;
+    if (log->needs->request_fields) {
+        fill_table(r->headers_in, &request->fields);
+    }
+    if (*request->authority) {
+        const char *colon = strrchr(request->authority, ':');
+
+        r->hostname = request->authority[0] != '[' && colon
+            ? apr_pstrmemdup(r->pool, request->authority,
+                             (apr_size_t)(colon - request->authority)) : request->authority;
+    }
+    if (log->needs->response_fields) {
+        apr_table_clear(r->headers_out);
+        r->content_type = NULL;
+        if (q->head_sent) {
+            const rp_field *type = rp_fields_get(&q->response_fields, RP_FIELD_CONTENT_TYPE, 0);
+
+            fill_table(r->headers_out, &q->response_fields);
+            r->content_type = type ? type->value : NULL;
+        }
+    }
+    apr_table_clear(r->subprocess_env);
+    if (log->needs->env) {
+        rp_report_variables(r, &q->x, "engine", "engine", q->match.route->target->text,
+                            request->request_id);
+    }
+    apr_table_clear(r->notes);
+}
+
+static void count_for_status(rp_access_log *log)
+{
+    if (!log->has_place) {
+        log->has_place = 1;
+        log->sbh = rp_engine_scoreboard_place(log->lasting);
+    }
+    if (log->sbh) {
+        ap_increment_counts(log->sbh, log->r);
+    }
+}
+
+void rp_access_log_write(rp_access_log *log, const rp_h1_request *q, int status)
+{
+    rp_downstream *d = q->d;
+    conn_rec *c = d->c;
+
+    if (!d->tls) {
+        rp_engine_count_in(c, (apr_off_t)d->bytes_in);
+    }
+    d->bytes_in = 0;
+    fill(log, q, status);
+    c->aborted = q->write_failed || q->x.client_gone;
+    c->keepalive = q->keep_alive && !d->ended ? AP_CONN_KEEPALIVE : AP_CONN_CLOSE;
+    ap_run_log_transaction(log->r);
+    if (ap_extended_status) {
+        count_for_status(log);
+    }
+    c->aborted = 0;
+    end(log);
+}
+
+void rp_access_log_failure(rp_access_log *log, const rp_h1_request *q)
+{
+    fill(log, q, 0);
+    rp_report_failure(log->r, &q->x, q->match.route->target->text);
+    end(log);
+}

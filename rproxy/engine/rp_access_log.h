@@ -1,0 +1,27 @@
+/* Copyright 2026 The mod_rproxy authors
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+/* httpd's access log for requests of the engine: its own log_transaction hook, with one request_rec
+ * a loop that is used again and again. A loop's thread's. */
+#ifndef RP_ACCESS_LOG_H
+#define RP_ACCESS_LOG_H
+
+#include "rproxy/engine/rp_h1_private.h"
+
+/** Made in child_init; pool is the loop's. */
+rp_access_log *rp_access_log_create(apr_pool_t *pool, server_rec *server);
+
+/** The virtual host that httpd chooses for a request on c; NULL: it would refuse Host. */
+server_rec *rp_access_log_find_server(rp_access_log *log, conn_rec *c, const rp_request *request);
+
+/** LimitRequestBody of these sections, 0: none. */
+apr_off_t rp_access_log_body_limit(rp_access_log *log, ap_conf_vector_t *per_dir);
+
+/** Writes the log line of a request that has ended, and counts it for mod_status. */
+void rp_access_log_write(rp_access_log *log, const rp_h1_request *q, int status);
+
+/** Logs why a request ended, as the pipeline does. */
+void rp_access_log_failure(rp_access_log *log, const rp_h1_request *q);
+
+#endif

@@ -1,0 +1,152 @@
+/* Copyright 2026 The mod_rproxy authors
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+/* What the files rp_eligible*.c share; nobody else includes it. All of it runs in check_config, in
+ * one thread, but rp_guards_match(). */
+#ifndef RP_ELIGIBLE_PRIVATE_H
+#define RP_ELIGIBLE_PRIVATE_H
+
+#include <apr_hash.h>
+#include "rproxy/engine/rp_eligible.h"
+
+/* ---- rp_eligible_known.c: what is known of httpd's modules and directives -------------------- */
+
+/** What a directive does to a request that a route of ours takes. */
+typedef enum rp_effect {
+    RP_EFFECT_NONE,                     /* nothing: neutral */
+    RP_EFFECT_SETTING,                  /* of ours: merged where its section covers the route */
+    RP_EFFECT_PIPELINE,                 /* something that only the pipeline does, or unknown */
+    RP_EFFECT_PATH,                     /* PIPELINE, under the path that is its first argument */
+    RP_EFFECT_PATH_REGEX,               /* the same with a regular expression */
+    RP_EFFECT_BROWSER,                  /* PIPELINE where a User-Agent matches */
+    RP_EFFECT_REQUEST,                  /* PIPELINE where what the first argument names matches */
+    RP_EFFECT_INSIDE,                   /* a section: what is in it counts as if outside */
+    RP_EFFECT_LOCATION,                 /* a section: for a part of the paths */
+    RP_EFFECT_UNREACHED                 /* a section: never taken by a routed request */
+} rp_effect;
+
+/** What the log formats of the whole configuration ask for. */
+typedef struct rp_log_facts {
+    rp_log_needs needs;
+    apr_array_header_t *variables;      /* const char *: names of %{...}e */
+} rp_log_facts;
+
+/** Nonzero if a module without directives changes nothing about a routed request. */
+int rp_known_module(const module *loaded);
+
+/** in_section: the directive stands in a <Location>. pool: of the process of deciding; must be the
+ * same in all calls with one cache. */
+rp_effect rp_known_effect(apr_pool_t *pool, apr_hash_t *cache, const ap_directive_t *directive,
+                          int in_section, const rp_log_facts *log);
+
+/* ---- rp_eligible_log.c ----------------------------------------------------------------------- */
+
+/** Reads every log format below tree. */
+void rp_log_facts_read(apr_pool_t *pool, const ap_directive_t *tree, rp_log_facts *facts);
+
+/** Nonzero if a log format shows the environment variable. */
+int rp_log_shows(const rp_log_facts *facts, const char *variable);
+
+/* ---- rp_eligible_scope.c: what the directives of one server amount to ------------------------ */
+
+/** A <Location>, or a directive that acts like one. */
+typedef struct rp_section {
+    const ap_directive_t *directive;
+    const char *path;                   /* plain or with wildcards; text of regex */
+    const ap_regex_t *regex;            /* NULL: path */
+    int has_wildcards;
+    ap_conf_vector_t *per_dir;          /* NULL: none of its own */
+    int has_settings;                   /* RProxy* directives that requests see */
+    apr_array_header_t *reasons;        /* const char *: what in it is the pipeline's; may be
+                                         * empty */
+} rp_section;
+
+/** The directives of the main server outside of virtual hosts, or of one virtual host. */
+typedef struct rp_scope {
+    apr_array_header_t *reasons;        /* const char *: for every request */
+    apr_array_header_t *sections;       /* rp_section */
+    apr_array_header_t *guards;         /* rp_guard: by what requests are, not by their path */
+    apr_array_header_t *hosts;          /* const ap_directive_t *: <VirtualHost>, in order */
+    rp_read_limit head;                 /* first == RP_UNSET: not written */
+    rp_read_limit body;
+    int strict_sni;
+} rp_scope;
+
+/** What reading a scope needs. */
+typedef struct rp_scope_context {
+    apr_pool_t *pool;                   /* of the result */
+    apr_pool_t *temp;
+    apr_hash_t *cache;                  /* rp_known_effect()'s */
+    const rp_log_facts *log;
+} rp_scope_context;
+
+rp_scope *rp_scope_read(const rp_scope_context *context, const ap_directive_t *first);
+
+/** "Header set A b (file:12)" */
+const char *rp_scope_name(apr_pool_t *pool, const ap_directive_t *directive);
+
+/* ---- rp_eligible_guards.c -------------------------------------------------------------------- */
+
+typedef enum rp_guard_kind {
+    RP_BY_PATH,                         /* text and everything below */
+    RP_BY_BARE_PATH,                    /* text alone */
+    RP_BY_WILDCARD,                     /* text, compared with the path */
+    RP_BY_REGEX,                        /* regex on the path */
+    RP_BY_URI,                          /* pattern on the path, also as the client wrote it */
+    RP_BY_METHOD,                       /* pattern on the method */
+    RP_BY_FIELD                         /* pattern on the value of the field that text names */
+} rp_guard_kind;
+
+/** A regular expression with what can be told without it. */
+typedef struct rp_pattern {
+    const ap_regex_t *regex;            /* NULL: literal says it all */
+    const char *literal;                /* every match contains it; NULL: nothing known */
+    apr_size_t len;
+    int at_start;                       /* ... at the beginning */
+} rp_pattern;
+
+typedef struct rp_guard {
+    rp_guard_kind kind;
+    const char *text;
+    apr_size_t len;
+    const ap_regex_t *regex;
+    rp_pattern pattern;
+    const rp_section *settings;         /* settings of ours alone: the routes that it covers have
+                                         * them merged already; NULL: for other reasons */
+    const char *name;                   /* for people: "/server-status (file:12)" */
+} rp_guard;
+
+/** Compiles a regular expression of the configuration; 0: it doesn't compile. */
+int rp_pattern_make(apr_pool_t *pool, const char *text, int ignore_case, rp_pattern *pattern);
+
+int rp_pattern_matches(const rp_pattern *pattern, const char *value);
+
+/** A route's path in the form that the next two take: decoded, without a final slash. */
+const char *rp_section_key(apr_pool_t *pool, const rp_route *route);
+
+/** Length of the section's path without a final slash. */
+apr_size_t rp_section_bare_len(const rp_section *section);
+
+/** Nonzero if every path at or below path is in the section; path itself may be missing where the
+ * section's ends with a slash. */
+int rp_section_covers(const rp_section *section, const char *path);
+
+/** Nonzero if a path below path may be in the section, though not all are. */
+int rp_section_is_below(const rp_section *section, const char *path);
+
+rp_engine_guards *rp_guards_make(apr_pool_t *pool);
+void rp_guards_add(rp_engine_guards *guards, const rp_guard *guard);
+
+/** A guard of the part of the paths that section is for. */
+void rp_guards_add_section(apr_pool_t *pool, rp_engine_guards *guards, const rp_section *section);
+
+/** A guard of the path that section would have without its final slash, and of nothing below. */
+void rp_guards_add_bare(apr_pool_t *pool, rp_engine_guards *guards, const rp_section *section);
+
+int rp_guards_count(const rp_engine_guards *guards);
+
+/** const char *: the guards for people. */
+const apr_array_header_t *rp_guards_names(apr_pool_t *pool, const rp_engine_guards *guards);
+
+#endif

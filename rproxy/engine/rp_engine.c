@@ -1,0 +1,280 @@
+/* Copyright 2026 The mod_rproxy authors
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE                     /* sched_getaffinity */
+#endif
+#include <errno.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "httpd.h"
+#include "ap_mpm.h"
+#include "ap_mmn.h"
+#include "http_config.h"
+#include "http_connection.h"
+#include "http_core.h"
+#include "http_log.h"
+#include "mpm_common.h"
+#include "scoreboard.h"
+#include "rproxy/engine/rp_access_log.h"
+#include "rproxy/engine/rp_engine.h"
+#include "rproxy/engine/rp_handover.h"
+#include "rproxy/engine/rp_h1.h"
+#include "rproxy/engine/rp_lane.h"
+
+APLOG_USE_MODULE(rproxy);
+
+static rp_engine_loop *loops;
+static int loop_count;                  /* 0: the engine isn't running */
+static atomic_uint next_loop;
+static _Atomic apr_time_t draining_since;
+static int silent[2] = { -1, -1 };      /* a pair of sockets on which nobody writes */
+
+static APR_OPTIONAL_FN_TYPE(ap_logio_add_bytes_in) *add_bytes_in;
+static APR_OPTIONAL_FN_TYPE(ap_logio_add_bytes_out) *add_bytes_out;
+
+rp_engine_loop *rp_engine_next_loop(void)
+{
+    if (loop_count == 0) {
+        return NULL;
+    }
+    /* Relaxed: in turn, roughly. */
+    return &loops[atomic_fetch_add_explicit(&next_loop, 1, memory_order_relaxed)
+                  % (unsigned int)loop_count];
+}
+
+apr_time_t rp_engine_draining_since(void)
+{
+    return atomic_load_explicit(&draining_since, memory_order_relaxed);
+}
+
+int rp_engine_silent_socket(void)
+{
+    return silent[0];
+}
+
+void rp_engine_count_in(conn_rec *c, apr_off_t bytes)
+{
+    if (add_bytes_in && bytes > 0) {
+        add_bytes_in(c, bytes);
+    }
+}
+
+void rp_engine_count_out(conn_rec *c, apr_off_t bytes)
+{
+    if (add_bytes_out) {
+        add_bytes_out(c, bytes);
+    }
+}
+
+/* ---- places in the scoreboard ---------------------------------------------------------------- */
+
+static atomic_int child_number = -1;    /* the row of this process */
+
+void rp_engine_learn_child(const conn_rec *c)
+{
+    int limit = 0;
+
+    if (atomic_load_explicit(&child_number, memory_order_relaxed) < 0
+        && ap_mpm_query(AP_MPMQ_HARD_LIMIT_THREADS, &limit) == APR_SUCCESS && limit > 0) {
+        atomic_store_explicit(&child_number, (int)(c->id / limit), memory_order_relaxed);
+    }
+}
+
+/* The MPM uses the first ThreadsPerChild places of a child's row; where ThreadLimit leaves more,
+ * loops and lane threads take these, so that mod_status shows and counts them. */
+ap_sb_handle_t *rp_engine_scoreboard_place(apr_pool_t *pool)
+{
+    static atomic_int taken;
+    ap_sb_handle_t *sbh = NULL;
+    int threads = 0, limit = 0;
+    int child = atomic_load_explicit(&child_number, memory_order_relaxed);
+    int place;
+
+    ap_mpm_query(AP_MPMQ_MAX_THREADS, &threads);
+    ap_mpm_query(AP_MPMQ_HARD_LIMIT_THREADS, &limit);
+    place = threads + atomic_fetch_add_explicit(&taken, 1, memory_order_relaxed);
+    if (child >= 0 && place < limit) {
+        ap_create_sb_handle(&sbh, pool, child, place);
+    }
+    return sbh;
+}
+
+/* ---- draining -------------------------------------------------------------------------------- */
+
+static void drain_loop(rp_loop *loop, rp_loop_mail *mail)
+{
+    rp_engine_loop *engine = loop->owner;
+    rp_downstream *next;
+
+    (void)mail;
+    engine->draining = 1;
+    for (rp_downstream *d = engine->connections; d; d = next) {
+        next = d->next;
+        d->draining = 1;
+        if (d->state == RP_DOWN_OPEN) {
+            d->protocol->drain(d);
+        }
+    }
+}
+
+static void begin_to_drain(void)
+{
+    apr_time_t never = 0;
+
+    if (loop_count == 0
+        || !atomic_compare_exchange_strong(&draining_since, &never, apr_time_now())) {
+        return;
+    }
+    for (int i = 0; i < loop_count; i++) {
+        rp_loop_send(loops[i].loop, &loops[i].drain_mail);
+    }
+}
+
+static void tick(rp_loop *loop)
+{
+    rp_engine_loop *engine = loop->owner;
+    int state = AP_MPMQ_RUNNING;
+
+    rp_shelf_maintain(loop->shelf, loop->now);
+    if (!engine->draining && ap_mpm_query(AP_MPMQ_MPM_STATE, &state) == APR_SUCCESS
+        && state == AP_MPMQ_STOPPING) {
+        begin_to_drain();               /* MPMs that have no child_stopping hook */
+    }
+}
+
+#if AP_MODULE_MAGIC_AT_LEAST(20120211, 110)
+static void child_stopping(apr_pool_t *pool, int graceful)
+{
+    (void)pool;
+    if (graceful) {
+        begin_to_drain();
+    }
+}
+#endif
+
+/* ---- idle upstream connections --------------------------------------------------------------- */
+
+static void on_idle(rp_loop *loop, void *owner, unsigned int events)
+{
+    (void)events;
+    rp_shelf_ready(loop->shelf, owner);
+}
+
+static void idle(void *baton, int fd, rp_conn *conn)
+{
+    rp_loop_pass_on(baton, fd, conn ? on_idle : NULL, conn);
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+static int cpus(void)
+{
+    cpu_set_t set;
+
+    return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+static apr_status_t stop(void *ignored)
+{
+    int count = loop_count;
+
+    (void)ignored;
+    loop_count = 0;
+    for (int i = 0; i < count; i++) {
+        rp_loop_stop(loops[i].loop);
+    }
+    /* Connections that are open now end with the process, as in the MPM. */
+    for (int i = 0; i < count; i++) {
+        if (!loops[i].connections) {
+            rp_h1_end(&loops[i]);
+            rp_shelf_destroy(loops[i].loop->shelf);
+            rp_loop_destroy(loops[i].loop);
+        }
+    }
+    return APR_SUCCESS;
+}
+
+static apr_status_t start_loop(rp_engine_loop *engine, int number, apr_pool_t *pool,
+                               server_rec *server)
+{
+    apr_status_t rv = rp_loop_create(&engine->loop, number, pool);
+    rp_loop *loop = engine->loop;
+
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    loop->owner = engine;
+    loop->tick = tick;
+    loop->shelf = rp_shelf_create(idle, loop);
+    if (!loop->shelf) {
+        return APR_ENOMEM;
+    }
+    engine->drain_mail.deliver = drain_loop;
+    engine->log = rp_access_log_create(loop->pool, server);
+    return rp_loop_start(loop);
+}
+
+apr_status_t rp_engine_child_init(apr_pool_t *pool, server_rec *server)
+{
+    int wanted = rp_server_config_of(server)->engine_threads;
+    int threads = 0;
+    apr_status_t rv;
+
+    if (!rp_eligible_any()) {
+        return APR_SUCCESS;
+    }
+    wanted = wanted > 0 ? wanted : cpus();
+    wanted = wanted < RP_SHELVES_MAX ? wanted : RP_SHELVES_MAX;
+    ap_mpm_query(AP_MPMQ_MAX_THREADS, &threads);
+    add_bytes_in = APR_RETRIEVE_OPTIONAL_FN(ap_logio_add_bytes_in);
+    add_bytes_out = APR_RETRIEVE_OPTIONAL_FN(ap_logio_add_bytes_out);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, silent) != 0) {
+        return errno;
+    }
+    rv = rp_lane_start(pool, threads);
+    loops = apr_pcalloc(pool, (apr_size_t)wanted * sizeof(*loops));
+    for (int i = 0; i < wanted && rv == APR_SUCCESS; i++) {
+        rv = start_loop(&loops[i], i, pool, server);
+        loop_count += rv == APR_SUCCESS;
+    }
+    apr_pool_pre_cleanup_register(pool, NULL, stop);
+    if (rv != APR_SUCCESS && loop_count > 0) {
+        ap_log_error(APLOG_MARK, APLOG_WARNING, rv, server,
+                     "RP0603: only %d of %d event loops could be started: raise the limits of "
+                     "threads and descriptors", loop_count, wanted);
+        rv = APR_SUCCESS;
+    }
+    return rv;
+}
+
+/* ---- hooks ----------------------------------------------------------------------------------- */
+
+static int process_connection(conn_rec *c)
+{
+    return loop_count > 0 && rp_downstream_take(c) ? OK : DECLINED;
+}
+
+static void suspend_connection(conn_rec *c, request_rec *r)
+{
+    (void)r;
+    if (loop_count > 0 && !c->master) {
+        rp_downstream_depart(c);
+    }
+}
+
+void rp_engine_register_hooks(apr_pool_t *pool)
+{
+    static const char *const first[] = { "mod_ssl.c", "mod_http2.c", "mod_reqtimeout.c", NULL };
+
+    (void)pool;
+    rp_handover_register();
+    ap_hook_process_connection(process_connection, first, NULL, APR_HOOK_LAST);
+    ap_hook_suspend_connection(suspend_connection, NULL, NULL, APR_HOOK_REALLY_LAST);
+#if AP_MODULE_MAGIC_AT_LEAST(20120211, 110)
+    ap_hook_child_stopping(child_stopping, NULL, NULL, APR_HOOK_MIDDLE);
+#endif
+}

@@ -1,0 +1,52 @@
+/* Copyright 2026 The mod_rproxy authors
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+/* What the engine's own files share; nobody else includes it. */
+#ifndef RP_ENGINE_PRIVATE_H
+#define RP_ENGINE_PRIVATE_H
+
+#include "httpd.h"
+#include "scoreboard.h"
+#include "rproxy/engine/rp_downstream.h"
+
+#define RP_ENGINE_PIPES 64              /* idle pipes kept for splice by a loop */
+
+typedef struct rp_h1_request rp_h1_request;     /* rp_h1_private.h */
+typedef struct rp_access_log rp_access_log;     /* rp_access_log.c */
+
+/** A loop with what the engine keeps for it. Its thread's. */
+struct rp_engine_loop {
+    rp_loop *loop;
+    rp_downstream *connections;
+    int connection_count;
+    int draining;                       /* the child stops gracefully */
+    rp_access_log *log;
+    rp_h1_request *resolving;           /* wait for a name */
+    rp_h1_request *free_requests;
+    int free_request_count;
+    int pipes[RP_ENGINE_PIPES][2];
+    int pipe_count;
+    rp_loop_mail drain_mail;
+};
+
+/** The loop that gets the next connection; any thread. NULL: the engine isn't running. */
+rp_engine_loop *rp_engine_next_loop(void);
+
+/** When the child began to stop gracefully, 0: it doesn't; any thread. */
+apr_time_t rp_engine_draining_since(void);
+
+/** A socket on which nothing ever comes. */
+int rp_engine_silent_socket(void);
+
+/** A connection of this child tells which one it is. Any thread. */
+void rp_engine_learn_child(const conn_rec *c);
+
+/** A place in the scoreboard that no worker has, NULL: there is none left; any thread. */
+ap_sb_handle_t *rp_engine_scoreboard_place(apr_pool_t *pool);
+
+/** Functions of mod_logio; do nothing without it. */
+void rp_engine_count_in(conn_rec *c, apr_off_t bytes);
+void rp_engine_count_out(conn_rec *c, apr_off_t bytes);
+
+#endif

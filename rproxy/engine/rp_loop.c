@@ -1,0 +1,355 @@
+/* Copyright 2026 The mod_rproxy authors
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+#include <apr_strings.h>
+#include "rproxy/engine/rp_loop.h"
+
+#define EVENTS_AT_ONCE 256
+#define WATCHED_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
+#define TICK apr_time_from_sec(1)
+#define BLOCKS_KEPT 256                 /* free ones; more go back to malloc */
+#define BUFFERS_KEPT 16
+
+static void *must(void *memory)
+{
+    if (!memory) {
+        abort();
+    }
+    return memory;
+}
+
+/* ---- descriptors ----------------------------------------------------------------------------- */
+
+static rp_watch *watch_of(rp_loop *loop, int fd)
+{
+    if (fd >= loop->watch_count) {
+        int count = fd + fd / 2 + 256;
+
+        loop->watches = must(realloc(loop->watches, (apr_size_t)count * sizeof(rp_watch)));
+        memset(loop->watches + loop->watch_count, 0,
+               (apr_size_t)(count - loop->watch_count) * sizeof(rp_watch));
+        loop->watch_count = count;
+    }
+    return &loop->watches[fd];
+}
+
+int rp_loop_watch(rp_loop *loop, int fd, rp_loop_ready *ready, void *owner)
+{
+    rp_watch *watch = watch_of(loop, fd);
+    struct epoll_event event = { .events = WATCHED_EVENTS };
+
+    event.data.u64 = (uint64_t)(watch->generation + 1) << 32 | (uint32_t)fd;
+    if (epoll_ctl(loop->epfd, EPOLL_CTL_ADD, fd, &event) == 0) {
+        watch->generation++;
+    }
+    else if (errno != EEXIST) {
+        return 0;
+    }
+    watch->ready = ready;
+    watch->owner = owner;
+    return 1;
+}
+
+void rp_loop_pass_on(rp_loop *loop, int fd, rp_loop_ready *ready, void *owner)
+{
+    rp_watch *watch = watch_of(loop, fd);
+
+    watch->ready = ready;
+    watch->owner = owner;
+}
+
+void rp_loop_forget(rp_loop *loop, int fd, const void *owner)
+{
+    rp_watch *watch = watch_of(loop, fd);
+
+    if (watch->owner == owner) {
+        watch->ready = NULL;
+        watch->owner = NULL;
+    }
+}
+
+void rp_loop_unwatch(rp_loop *loop, int fd)
+{
+    epoll_ctl(loop->epfd, EPOLL_CTL_DEL, fd, NULL);
+    rp_loop_pass_on(loop, fd, NULL, NULL);
+}
+
+static void tell(rp_loop *loop, const struct epoll_event *event)
+{
+    int fd = (int)(uint32_t)event->data.u64;
+    const rp_watch *watch = &loop->watches[fd];
+
+    /* Nobody, or another descriptor has the number meanwhile. */
+    if (watch->ready && watch->generation == (unsigned int)(event->data.u64 >> 32)) {
+        watch->ready(loop, watch->owner, event->events);
+    }
+}
+
+/* ---- deadlines ------------------------------------------------------------------------------- */
+
+/* Deadlines mostly move later while things go well: the heap keeps the old place then, and the
+ * entry finds its new one when the old comes up. */
+void rp_loop_set_timer(rp_loop *loop, rp_loop_timer *timer, apr_time_t due)
+{
+    timer->due = due;
+    if (due && (!timer->entry.index || due < timer->entry.due)) {
+        rp_heap_set(&loop->deadlines, &timer->entry, due);
+    }
+}
+
+void rp_loop_drop_timer(rp_loop *loop, rp_loop_timer *timer)
+{
+    timer->due = 0;
+    rp_heap_remove(&loop->deadlines, &timer->entry);
+}
+
+static void run_timers(rp_loop *loop)
+{
+    rp_heap_entry *entry;
+
+    while ((entry = rp_heap_first(&loop->deadlines)) && entry->due <= loop->now) {
+        rp_loop_timer *timer = (rp_loop_timer *)entry;
+
+        rp_heap_remove(&loop->deadlines, entry);
+        if (timer->due > loop->now) {
+            rp_heap_set(&loop->deadlines, entry, timer->due);
+        }
+        else if (timer->due) {
+            timer->due = 0;
+            timer->expired(timer);
+        }
+    }
+}
+
+/* ---- tasks and mail -------------------------------------------------------------------------- */
+
+void rp_loop_later(rp_loop *loop, rp_loop_task *task)
+{
+    if (!task->queued) {
+        task->queued = 1;
+        task->next = NULL;
+        *loop->tasks_end = task;
+        loop->tasks_end = &task->next;
+    }
+}
+
+/* Runs what is queued now; what these queue again waits for the next round, so that no connection
+ * keeps the others waiting. */
+static void run_tasks(rp_loop *loop)
+{
+    rp_loop_task *task = loop->tasks;
+
+    loop->tasks = NULL;
+    loop->tasks_end = &loop->tasks;
+    while (task) {
+        rp_loop_task *next = task->next;
+
+        task->queued = 0;
+        task->run(task);
+        task = next;
+    }
+}
+
+void rp_loop_send(rp_loop *loop, rp_loop_mail *mail)
+{
+    int wake;
+
+    pthread_mutex_lock(&loop->lock);
+    mail->next = loop->mail;
+    loop->mail = mail;
+    wake = !loop->woken;
+    loop->woken = 1;
+    pthread_mutex_unlock(&loop->lock);
+    if (wake) {
+        eventfd_write(loop->wake, 1);
+    }
+}
+
+static void take_mail(rp_loop *loop, void *owner, unsigned int events)
+{
+    rp_loop_mail *mail;
+    rp_loop_mail *in_order = NULL;
+    eventfd_t ignored;
+
+    (void)owner;
+    (void)events;
+    eventfd_read(loop->wake, &ignored);
+    pthread_mutex_lock(&loop->lock);
+    mail = loop->mail;
+    loop->mail = NULL;
+    loop->woken = 0;
+    loop->ending = loop->quit;
+    pthread_mutex_unlock(&loop->lock);
+    while (mail) {
+        rp_loop_mail *next = mail->next;
+
+        mail->next = in_order;
+        in_order = mail;
+        mail = next;
+    }
+    while (in_order) {
+        mail = in_order;
+        in_order = mail->next;
+        mail->deliver(loop, mail);
+    }
+}
+
+/* ---- the thread ------------------------------------------------------------------------------ */
+
+static int milliseconds_to_wait(const rp_loop *loop)
+{
+    const rp_heap_entry *first = rp_heap_first(&loop->deadlines);
+    apr_time_t until = loop->next_tick;
+
+    if (loop->tasks) {
+        return 0;
+    }
+    if (first && first->due < until) {
+        until = first->due;
+    }
+    return until <= loop->now ? 0 : (int)((until - loop->now + 999) / 1000);
+}
+
+static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *baton)
+{
+    rp_loop *loop = baton;
+    struct epoll_event events[EVENTS_AT_ONCE];
+
+    (void)thread;
+    loop->now = apr_time_now();
+    loop->next_tick = loop->now + TICK;
+    while (!loop->ending) {
+        int count = epoll_wait(loop->epfd, events, EVENTS_AT_ONCE, milliseconds_to_wait(loop));
+
+        loop->now = apr_time_now();
+        for (int i = 0; i < count; i++) {
+            tell(loop, &events[i]);
+        }
+        run_timers(loop);
+        run_tasks(loop);
+        if (loop->now >= loop->next_tick) {
+            loop->next_tick = loop->now + TICK;
+            loop->tick(loop);
+        }
+    }
+    return NULL;
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+apr_status_t rp_loop_create(rp_loop **created, int number, apr_pool_t *pool)
+{
+    rp_loop *loop = apr_pcalloc(pool, sizeof(*loop));
+    apr_allocator_t *allocator;
+
+    loop->number = number;
+    loop->tasks_end = &loop->tasks;
+    pthread_mutex_init(&loop->lock, NULL);
+    loop->epfd = epoll_create1(EPOLL_CLOEXEC);
+    loop->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (loop->epfd < 0 || loop->wake < 0 || apr_allocator_create(&allocator) != APR_SUCCESS
+        || apr_pool_create_ex(&loop->pool, pool, NULL, allocator) != APR_SUCCESS) {
+        return errno ? errno : APR_ENOMEM;
+    }
+    apr_allocator_owner_set(allocator, loop->pool);
+    if (!rp_loop_watch(loop, loop->wake, take_mail, loop)) {
+        return errno;
+    }
+    *created = loop;
+    return APR_SUCCESS;
+}
+
+apr_status_t rp_loop_start(rp_loop *loop)
+{
+    return apr_thread_create(&loop->thread, NULL, run, loop, loop->pool);
+}
+
+void rp_loop_stop(rp_loop *loop)
+{
+    apr_status_t ignored;
+
+    if (!loop->thread) {
+        return;
+    }
+    pthread_mutex_lock(&loop->lock);
+    loop->quit = 1;
+    pthread_mutex_unlock(&loop->lock);
+    eventfd_write(loop->wake, 1);
+    apr_thread_join(&ignored, loop->thread);
+    loop->thread = NULL;
+}
+
+static void free_list(void *first)
+{
+    while (first) {
+        void *next = *(void **)first;
+
+        free(first);
+        first = next;
+    }
+}
+
+void rp_loop_destroy(rp_loop *loop)
+{
+    close(loop->epfd);
+    close(loop->wake);
+    free(loop->watches);
+    rp_heap_free(&loop->deadlines);
+    free_list(loop->blocks);
+    free_list(loop->buffers);
+    loop->blocks = loop->buffers = NULL;
+    pthread_mutex_destroy(&loop->lock);
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+static char *get(void **list, int *count, apr_size_t size)
+{
+    char *memory = *list;
+
+    if (!memory) {
+        return must(malloc(size));
+    }
+    *list = *(void **)memory;
+    --*count;
+    return memory;
+}
+
+static void put(void **list, int *count, int most, char *memory)
+{
+    if (*count >= most) {
+        free(memory);
+        return;
+    }
+    *(void **)memory = *list;
+    *list = memory;
+    ++*count;
+}
+
+char *rp_loop_block_get(rp_loop *loop)
+{
+    return get(&loop->blocks, &loop->block_count, RP_LOOP_BLOCK);
+}
+
+void rp_loop_block_put(rp_loop *loop, char *block)
+{
+    put(&loop->blocks, &loop->block_count, BLOCKS_KEPT, block);
+}
+
+char *rp_loop_buffer_get(rp_loop *loop)
+{
+    return get(&loop->buffers, &loop->buffer_count, RP_LOOP_BUFFER);
+}
+
+void rp_loop_buffer_put(rp_loop *loop, char *buffer)
+{
+    put(&loop->buffers, &loop->buffer_count, BUFFERS_KEPT, buffer);
+}

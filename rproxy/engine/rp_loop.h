@@ -1,0 +1,123 @@
+/* Copyright 2026 The mod_rproxy authors
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+/* An event loop: one thread of a child with an epoll set, deadlines, a queue of things to go on
+ * with, and a mailbox for other threads. It knows nothing of connections.
+ *
+ * Everything belongs to the loop's thread, except rp_loop_send() and rp_loop_stop(). Descriptors
+ * are registered once, edge-triggered, for reading and writing alike: who watches one must go on
+ * until it would block. A descriptor that is closed leaves the set by itself; what is registered
+ * under its number later is told apart by a generation. */
+#ifndef RP_LOOP_H
+#define RP_LOOP_H
+
+#include <pthread.h>
+#include <apr_pools.h>
+#include <apr_thread_proc.h>
+#include "rproxy/rp_heap.h"
+#include "rproxy/upstream/rp_upstream.h"
+
+#define RP_LOOP_BLOCK 16384             /* bytes of an input block: requests as they come */
+#define RP_LOOP_BUFFER 73728            /* bytes of an output buffer: responses as they go */
+
+typedef struct rp_loop rp_loop;
+
+/** Tells of events (EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR) on a descriptor. */
+typedef void rp_loop_ready(rp_loop *loop, void *owner, unsigned int events);
+
+/** Who is told of a descriptor's events; an array of them is indexed by descriptor. */
+typedef struct rp_watch {
+    rp_loop_ready *ready;               /* NULL: nobody */
+    void *owner;
+    unsigned int generation;            /* of the registration */
+} rp_watch;
+
+/** Something to go on with, once what happened at the same time has been seen. Embed; zero. */
+typedef struct rp_loop_task {
+    struct rp_loop_task *next;
+    void (*run)(struct rp_loop_task *task);
+    int queued;
+} rp_loop_task;
+
+/** A deadline. Embed as a member; zero-initialise but for expired. */
+typedef struct rp_loop_timer {
+    rp_heap_entry entry;                /* its due time may be earlier than due: see set */
+    apr_time_t due;                     /* 0: off */
+    void (*expired)(struct rp_loop_timer *timer);
+} rp_loop_timer;
+
+/** A message to the loop's thread. Embed; must stay until it is delivered. */
+typedef struct rp_loop_mail {
+    struct rp_loop_mail *next;
+    void (*deliver)(rp_loop *loop, struct rp_loop_mail *mail);
+} rp_loop_mail;
+
+struct rp_loop {
+    int number;
+    int epfd;
+    int wake;                           /* eventfd of the mailbox */
+    apr_thread_t *thread;
+    apr_pool_t *pool;                   /* with an allocator of its own */
+    apr_time_t now;                     /* when this round began */
+    rp_watch *watches;
+    int watch_count;
+    rp_heap deadlines;
+    rp_loop_task *tasks, **tasks_end;
+    rp_shelf *shelf;                    /* idle upstream connections */
+    void (*tick)(rp_loop *loop);        /* about once a second */
+    void *owner;                        /* the engine's */
+    apr_time_t next_tick;
+    void *blocks, *buffers;             /* free lists, through their first word */
+    int block_count, buffer_count;      /* kept there */
+    pthread_mutex_t lock;               /* guards mail, woken */
+    rp_loop_mail *mail;
+    int woken;
+    int quit;                           /* guarded by lock */
+    int ending;                         /* the thread's copy of quit */
+};
+
+/** Prepares a loop; nothing runs yet. The loop lives in pool. */
+apr_status_t rp_loop_create(rp_loop **loop, int number, apr_pool_t *pool);
+
+/** Starts its thread. */
+apr_status_t rp_loop_start(rp_loop *loop);
+
+/** Ends the thread and waits for it; any other thread. */
+void rp_loop_stop(rp_loop *loop);
+
+/** Gives back what the loop holds; after rp_loop_stop(). */
+void rp_loop_destroy(rp_loop *loop);
+
+/** Registers fd and says who is told. Nonzero if it is watched (also if it was already). */
+int rp_loop_watch(rp_loop *loop, int fd, rp_loop_ready *ready, void *owner);
+
+/** fd is registered: from now on owner is told; ready NULL: nobody. */
+void rp_loop_pass_on(rp_loop *loop, int fd, rp_loop_ready *ready, void *owner);
+
+/** owner, if it is still told of fd, isn't any more. */
+void rp_loop_forget(rp_loop *loop, int fd, const void *owner);
+
+/** Takes fd, which stays open, out of the set. */
+void rp_loop_unwatch(rp_loop *loop, int fd);
+
+/** Sets a deadline, 0: none. Cheap to move later, which is what mostly happens. */
+void rp_loop_set_timer(rp_loop *loop, rp_loop_timer *timer, apr_time_t due);
+
+/** Takes the timer out for good: before its memory goes. */
+void rp_loop_drop_timer(rp_loop *loop, rp_loop_timer *timer);
+
+/** Runs the task in this round or the next. */
+void rp_loop_later(rp_loop *loop, rp_loop_task *task);
+
+/** From any thread. */
+void rp_loop_send(rp_loop *loop, rp_loop_mail *mail);
+
+/** Memory of RP_LOOP_BLOCK and RP_LOOP_BUFFER bytes, the one given back last first; the process
+ * ends without memory, as in httpd's own pools. */
+char *rp_loop_block_get(rp_loop *loop);
+void rp_loop_block_put(rp_loop *loop, char *block);
+char *rp_loop_buffer_get(rp_loop *loop);
+void rp_loop_buffer_put(rp_loop *loop, char *buffer);
+
+#endif
