@@ -123,7 +123,7 @@ behaviour 'without RProxyAllowTarget nothing can be reached', sub {
     $t->wait_log(qr/RP0010.*RProxyAllowTarget/);
 };
 
-behaviour 'a virtual host allows what it says itself', except => ['tls', 'h2'], sub {
+behaviour 'a virtual host allows what it says itself', except => [qw(tls h2 engine-tls)], sub {
     my ($t) = @_;
     my $up = $t->upstream;
     $up->echo;

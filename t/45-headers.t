@@ -164,7 +164,7 @@ behaviour 'Host is the client\'s, or the target\'s with RProxyPreserveHost off',
 };
 
 # Over TLS mod_ssl insists on a Host that agrees with SNI.
-behaviour 'a request without Host gets the target\'s', except => ['tls', 'h2'], sub {
+behaviour 'a request without Host gets the target\'s', except => [qw(tls h2 engine-tls)], sub {
     my ($t) = @_;
     my $up = started($t);
     my $client = $t->raw_client;

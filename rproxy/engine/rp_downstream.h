@@ -139,7 +139,11 @@ struct ssl_st;
 /** Takes over the TLS session from mod_ssl's filters, which hold nothing; NULL: no memory. */
 rp_downstream_tls *rp_downstream_tls_take(rp_downstream *d, struct ssl_st *ssl);
 
-/** Gives it back to the filters. Everything written must be flushed. */
+/** Moves records that were read from the socket already into d->in: mod_ssl's filter would not
+ * look for them. */
+void rp_downstream_tls_drain(rp_downstream *d);
+
+/** Gives it back to the filters. Everything written must be flushed, everything read drained. */
 void rp_downstream_tls_give_back(rp_downstream *d);
 
 /** Takes it again after that. */

@@ -24,6 +24,7 @@ struct rp_downstream_tls {
     unsigned int out_start, out_end;
     int write_failed;
     int ours;                           /* our BIO is in place */
+    int deaf;                           /* our BIO reads nothing more */
     int read_ahead;                     /* mod_ssl's setting */
     long added_modes;
     uint64_t added_options;
@@ -39,6 +40,10 @@ static int bio_read(BIO *bio, char *buffer, int size)
     ssize_t count;
 
     BIO_clear_retry_flags(bio);
+    if (d->tls->deaf) {
+        BIO_set_retry_read(bio);
+        return -1;
+    }
     do {
         count = recv(d->fd, buffer, (apr_size_t)size, MSG_DONTWAIT);
     } while (count < 0 && errno == EINTR);
@@ -139,6 +144,23 @@ rp_downstream_tls *rp_downstream_tls_take(rp_downstream *d, SSL *ssl)
         rp_downstream_tls_retake(d);
     }
     return tls;
+}
+
+void rp_downstream_tls_drain(rp_downstream *d)
+{
+    apr_size_t got;
+
+    d->tls->deaf = 1;
+    do {
+        rp_downstream_make_room(d, RP_LOOP_BLOCK / 2);
+        got = 0;
+        if (SSL_read_ex(d->tls->ssl, d->in + d->in_end, d->in_size - d->in_end, &got) != 1) {
+            ERR_clear_error();
+            got = 0;
+        }
+        d->in_end += (unsigned int)got;
+    } while (got > 0);
+    d->tls->deaf = 0;
 }
 
 void rp_downstream_tls_give_back(rp_downstream *d)

@@ -149,15 +149,12 @@ static int is_body_allowed(rp_h1_request *q)
         || q->request.content_length <= q->body_limit;
 }
 
-static char *request_line(const rp_h1_request *q, const char *raw)
+static char *request_line(const rp_h1_request *q)
 {
-    const char *end;
+    const char *line = *q->raw_head == '\r' ? q->raw_head + 2 : q->raw_head;
+    const char *end = memchr(line, '\r', q->head_len - (apr_size_t)(line - q->raw_head));
 
-    if (*raw == '\r') {
-        raw += 2;
-    }
-    end = strchr(raw, '\r');
-    return apr_pstrmemdup(q->pool, raw, (apr_size_t)(end - raw));
+    return apr_pstrmemdup(q->pool, line, (apr_size_t)(end - line));
 }
 
 rp_h1_verdict rp_h1_take_head(rp_h1_request *q, apr_size_t head_len)
@@ -171,7 +168,7 @@ rp_h1_verdict rp_h1_take_head(rp_h1_request *q, apr_size_t head_len)
 
     q->raw_head = apr_pstrmemdup(q->pool, raw, head_len);
     q->head_len = head_len;
-    q->the_request = request_line(q, copy);
+    q->the_request = request_line(q);
     if (rp_http_parse_request(q->pool, copy, head_len, 0, 0, &scanned, &head_len, request, &error)
             != RP_PARSE_DONE
         || request->target[0] != '/') {

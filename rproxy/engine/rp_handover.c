@@ -248,6 +248,7 @@ static void run(rp_lane_job *job, const rp_lane_thread *thread)
     c->current_thread = thread->thread;
     if (h->phase == PHASE_BEGIN) {
         if (d->tls) {
+            rp_downstream_tls_drain(d);
             rp_downstream_tls_give_back(d);
         }
         give_bytes(h);
