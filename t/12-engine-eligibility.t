@@ -380,7 +380,7 @@ behaviour 'RProxyEngine off leaves a server to the pipeline', @engine, sub {
     engine($t, 'RProxyEngine auto', server => ['RProxyEngine off']);
 };
 
-behaviour 'wrong values of the directives are refused', @engine, sub {
+behaviour 'wrong values of the directives are refused', lanes => ['event'], sub {
     my ($t) = @_;
     for (['RProxyEngine maybe', qr/write auto, on or off/],
         ['RProxyEngineThreads 2', qr/serves all virtual hosts/],

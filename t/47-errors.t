@@ -137,6 +137,7 @@ sub failures {
 behaviour 'every failure has its status, Proxy-Status, message and variables', sub {
     my ($t) = @_;
     my @failures = failures($t);
+    my $lane = $t->is_engine ? 'engine' : 'pipeline';
     $t->access_format('%>s "%U" lane=%{rproxy-lane}e target=%{rproxy-target}e '
             . 'attempts=%{rproxy-attempts}e total=%{rproxy-total}e error=%{rproxy-error}e');
     $t->config((map { "RProxyPass /$_ $failures[$_][1]/" } 0 .. $#failures),
@@ -156,7 +157,7 @@ behaviour 'every failure has its status, Proxy-Status, message and variables', s
         like($t->wait_log(qr/$id: /, undef, $offset), qr/:error\].*\Q$target\E.*\($reason\): /,
             "  $id names target and reason");
         my $line = $t->wait_access_log(qr{"/$n/});
-        like($line, qr{^$status "/$n/\S*" lane=pipeline target=\Q$target\E/ attempts=\d },
+        like($line, qr{^$status "/$n/\S*" lane=$lane target=\Q$target\E/ attempts=\d },
             '  and so do the variables');
         like($line, qr{ total=\d+ error=$reason$});
     }

@@ -23,6 +23,7 @@ struct rp_access_log {
     apr_pool_t *lasting;                /* the loop's */
     ap_sb_handle_t *sbh;                /* where mod_status finds what we count; NULL: nowhere */
     int has_place;                      /* sbh was asked for */
+    ap_sb_handle_t *nowhere;            /* no place in the scoreboard */
 };
 
 rp_access_log *rp_access_log_create(apr_pool_t *pool, server_rec *server)
@@ -33,6 +34,7 @@ rp_access_log *rp_access_log_create(apr_pool_t *pool, server_rec *server)
     apr_pool_create(&log->pool, pool);
     log->r = r;
     log->needs = rp_eligible_log_needs();
+    ap_create_sb_handle(&log->nowhere, pool, -1, -1);
     log->lasting = pool;
     r->pool = pool;
     r->allowed_methods = ap_make_method_list(pool, 2);
@@ -60,6 +62,7 @@ static void begin(rp_access_log *log, conn_rec *c)
     request_rec *r = log->r;
 
     apr_table_clear(r->headers_in);
+    c->sbh = log->nowhere;              /* the error log calls those without one "remote" */
     r->connection = c;
     r->useragent_addr = c->client_addr;
     r->useragent_ip = c->client_ip;
@@ -72,6 +75,7 @@ static void begin(rp_access_log *log, conn_rec *c)
 
 static void end(rp_access_log *log)
 {
+    log->r->connection->sbh = NULL;
     log->r->connection = NULL;
     apr_pool_clear(log->pool);
 }
@@ -106,6 +110,26 @@ static void fill_table(apr_table_t *table, const rp_fields *fields)
     }
 }
 
+/* As httpd does with fields that stand there more than once. */
+static void merge_into_table(apr_table_t *table, const rp_fields *fields)
+{
+    for (int i = 0; i < fields->count; i++) {
+        apr_table_mergen(table, fields->items[i].name, fields->items[i].value);
+    }
+}
+
+static void fill_trailers(request_rec *r, const rp_h1_request *q)
+{
+    apr_table_clear(r->trailers_in);
+    apr_table_clear(r->trailers_out);
+    if (q->chunked.trailers.count > 0) {
+        fill_table(r->trailers_in, &q->chunked.trailers);
+    }
+    if (q->x.chunked.trailers.count > 0) {
+        fill_table(r->trailers_out, &q->x.chunked.trailers);
+    }
+}
+
 /* The request as httpd would show it to those who log. */
 static void fill(rp_access_log *log, const rp_h1_request *q, int status)
 {
@@ -128,11 +152,11 @@ static void fill(rp_access_log *log, const rp_h1_request *q, int status)
     r->args = (char *)request->query;
     r->filename = apr_pstrcat(r->pool, "rproxy:", q->match.route->target->text, NULL);
     r->status = status;
-    r->bytes_sent = q->sent_body;
+    r->bytes_sent = q->tunnel ? 0 : q->sent_body;
     r->read_length = q->body_bytes;
     r->sent_bodyct = q->head_sent;
     if (log->needs->request_fields) {
-        fill_table(r->headers_in, &request->fields);
+        merge_into_table(r->headers_in, &request->fields);
     }
     if (*request->authority) {
         const char *colon = strrchr(request->authority, ':');
@@ -156,17 +180,30 @@ static void fill(rp_access_log *log, const rp_h1_request *q, int status)
         rp_report_variables(r, &q->x, "engine", "engine", q->match.route->target->text,
                             request->request_id);
     }
+    fill_trailers(r, q);
+    r->log_id = q->log_id;
     apr_table_clear(r->notes);
 }
 
-static void count_for_status(rp_access_log *log)
+/* As ap_increment_counts() does, but for the CPU times, which cost a system call and are no
+ * request's here. */
+static void count_for_status(rp_access_log *log, const rp_downstream *d)
 {
+    request_rec *r = log->r;
+    worker_score *place;
+    apr_off_t bytes = rp_engine_bytes_out(r);
+
     if (!log->has_place) {
         log->has_place = 1;
         log->sbh = rp_engine_scoreboard_place(log->lasting);
     }
-    if (log->sbh) {
-        ap_increment_counts(log->sbh, log->r);
+    place = log->sbh ? ap_get_scoreboard_worker(log->sbh) : NULL;
+    if (place) {
+        place->access_count++;
+        place->my_access_count++;
+        place->bytes_served += bytes;
+        place->my_bytes_served += bytes;
+        place->duration += d->loop->now - r->request_time;
     }
 }
 
@@ -184,15 +221,16 @@ void rp_access_log_write(rp_access_log *log, const rp_h1_request *q, int status)
     c->keepalive = q->keep_alive && !d->ended ? AP_CONN_KEEPALIVE : AP_CONN_CLOSE;
     ap_run_log_transaction(log->r);
     if (ap_extended_status) {
-        count_for_status(log);
+        count_for_status(log, d);
     }
     c->aborted = 0;
     end(log);
 }
 
-void rp_access_log_failure(rp_access_log *log, const rp_h1_request *q)
+void rp_access_log_failure(rp_access_log *log, rp_h1_request *q)
 {
     fill(log, q, 0);
     rp_report_failure(log->r, &q->x, q->match.route->target->text);
+    q->log_id = log->r->log_id ? apr_pstrdup(q->pool, log->r->log_id) : NULL;
     end(log);
 }

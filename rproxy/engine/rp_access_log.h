@@ -21,7 +21,8 @@ apr_off_t rp_access_log_body_limit(rp_access_log *log, ap_conf_vector_t *per_dir
 /** Writes the log line of a request that has ended, and counts it for mod_status. */
 void rp_access_log_write(rp_access_log *log, const rp_h1_request *q, int status);
 
-/** Logs why a request ended, as the pipeline does. */
-void rp_access_log_failure(rp_access_log *log, const rp_h1_request *q);
+/** Logs why a request ended, as the pipeline does. Before its line in the access log, which has the
+ * message's id then (%L). */
+void rp_access_log_failure(rp_access_log *log, rp_h1_request *q);
 
 #endif

@@ -31,7 +31,7 @@ static const char core_directives[] =
     "DefaultStateDir DefaultType Define DocumentRoot EnableExceptionHook EnableMMAP "
     "EnableSendfile Error ErrorDocument ErrorLog ErrorLogFormat ExtendedStatus FileETag "
     "FlushMaxPipelined FlushMaxThreshold GprofDir GracefulShutdownTimeout Include "
-    "IncludeOptional LimitInternalRecursion LimitRequestBody LimitRequestFields "
+    "IncludeOptional LimitInternalRecursion LimitRequestFields "
     "LimitRequestFieldsize LimitRequestLine LimitXMLRequestBody Listen ListenBackLog "
     "ListenCoresBucketsRatio LogLevel MaxConnectionsPerChild MaxMemFree MaxRequestsPerChild "
     "MergeSlashes Mutex NameVirtualHost Options PidFile Port Protocols ProtocolsHonorOrder "
@@ -473,6 +473,9 @@ static judgement judge_for(const module *owner, const char *name)
 
     if (owner == &rproxy_module)
         return (judgement){ NULL, effect_of_ours(name) };
+    /* The engine keeps this one too, as the sections of the whole route have it. */
+    if (!strcmp(owner->name, "core.c") && !strcasecmp(name, "LimitRequestBody"))
+        return (judgement){ NULL, RP_EFFECT_SETTING };
     for (apr_size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
         if (!strcmp(rules[i].module, owner->name) && !strcasecmp(rules[i].name, name))
             return (judgement){ rules[i].rule, RP_EFFECT_PIPELINE };

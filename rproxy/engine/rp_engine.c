@@ -35,6 +35,7 @@ static int silent[2] = { -1, -1 };      /* a pair of sockets on which nobody wri
 
 static APR_OPTIONAL_FN_TYPE(ap_logio_add_bytes_in) *add_bytes_in;
 static APR_OPTIONAL_FN_TYPE(ap_logio_add_bytes_out) *add_bytes_out;
+static APR_OPTIONAL_FN_TYPE(ap_logio_get_last_bytes) *get_last_bytes;
 
 rp_engine_loop *rp_engine_next_loop(void)
 {
@@ -68,6 +69,11 @@ void rp_engine_count_out(conn_rec *c, apr_off_t bytes)
     if (add_bytes_out) {
         add_bytes_out(c, bytes);
     }
+}
+
+apr_off_t rp_engine_bytes_out(request_rec *r)
+{
+    return get_last_bytes ? get_last_bytes(r->connection) : r->bytes_sent;
 }
 
 /* ---- places in the scoreboard ---------------------------------------------------------------- */
@@ -232,6 +238,7 @@ apr_status_t rp_engine_child_init(apr_pool_t *pool, server_rec *server)
     ap_mpm_query(AP_MPMQ_MAX_THREADS, &threads);
     add_bytes_in = APR_RETRIEVE_OPTIONAL_FN(ap_logio_add_bytes_in);
     add_bytes_out = APR_RETRIEVE_OPTIONAL_FN(ap_logio_add_bytes_out);
+    get_last_bytes = APR_RETRIEVE_OPTIONAL_FN(ap_logio_get_last_bytes);
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, silent) != 0) {
         return errno;
     }

@@ -49,4 +49,7 @@ ap_sb_handle_t *rp_engine_scoreboard_place(apr_pool_t *pool);
 void rp_engine_count_in(conn_rec *c, apr_off_t bytes);
 void rp_engine_count_out(conn_rec *c, apr_off_t bytes);
 
+/** Bytes that the response of a request that was just logged had; without mod_logio its body's. */
+apr_off_t rp_engine_bytes_out(request_rec *r);
+
 #endif

@@ -465,6 +465,18 @@ static void begin_request(rp_downstream *d, apr_size_t head_len)
     }
 }
 
+/* A head that is broken whatever comes next: httpd gets it with an end, so that no thread waits for
+ * one that need not come. */
+static void hand_over_broken(rp_downstream *d)
+{
+    static const char end[] = "\r\n\r\n";
+
+    rp_downstream_make_room(d, sizeof(end) - 1);
+    memcpy(d->in + d->in_end, end, sizeof(end) - 1);
+    d->in_end += sizeof(end) - 1;
+    rp_handover_begin(d, APR_EOF);
+}
+
 /* Looks for the next request in what was read, and reads as long as there is none. */
 static void serve(rp_downstream *d)
 {
@@ -479,7 +491,7 @@ static void serve(rp_downstream *d)
                 begin_request(d, head_len);
                 continue;
             case RP_PARSE_FAILED:
-                rp_handover_begin(d, APR_SUCCESS);
+                hand_over_broken(d);
                 continue;
             case RP_PARSE_MORE:
                 break;

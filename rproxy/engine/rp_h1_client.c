@@ -44,8 +44,10 @@ static apr_size_t take_buffered(rp_downstream *d, char *buffer, apr_size_t size)
     if (held > size) {
         held = size;
     }
-    memcpy(buffer, d->in + d->in_start, held);
-    d->in_start += (unsigned int)held;
+    if (held > 0) {
+        memcpy(buffer, d->in + d->in_start, held);
+        d->in_start += (unsigned int)held;
+    }
     return held;
 }
 
@@ -277,6 +279,14 @@ rp_io rp_h1_write(rp_h1_request *q)
 
 /* ---- heads ----------------------------------------------------------------------------------- */
 
+/* The phrase that httpd gives a status where there is none. */
+static const char *reason_of(int status, const char *reason)
+{
+    const char *known = ap_get_status_line(status);
+
+    return !*reason && atoi(known) == status ? known + 4 : reason;
+}
+
 static rp_io client_interim(void *client, int status, const rp_fields *fields)
 {
     rp_h1_request *q = client;
@@ -290,7 +300,7 @@ static rp_io client_interim(void *client, int status, const rp_fields *fields)
     if (!q->head.pool) {
         rp_buffer_init(&q->head, q->pool, RP_H1_HEADROOM);
     }
-    rp_http_write_response(&q->head, status, ap_get_status_line(status) + 4, fields);
+    rp_http_write_response(&q->head, status, reason_of(status, ""), fields);
     switch (rp_h1_write(q)) {
     case RP_IO_AGAIN:
         q->x.client_blocked = 1;
@@ -300,17 +310,6 @@ static rp_io client_interim(void *client, int status, const rp_fields *fields)
     default:
         return RP_IO_DONE;
     }
-}
-
-static const char *reason_of(const rp_response *response)
-{
-    const char *known;
-
-    if (*response->reason) {
-        return response->reason;
-    }
-    known = ap_get_status_line(response->status);
-    return atoi(known) == response->status ? known + 4 : "";
 }
 
 static rp_head_verdict client_head(void *client, const rp_response *response,
@@ -333,7 +332,8 @@ static rp_head_verdict client_head(void *client, const rp_response *response,
     if (!q->head.pool) {
         rp_buffer_init(&q->head, q->pool, RP_H1_HEADROOM);
     }
-    return rp_http_write_response(&q->head, response->status, reason_of(response), all)
+    return rp_http_write_response(&q->head, response->status, reason_of(response->status, response->reason),
+                                  all)
         == RP_HTTP_OK ? RP_HEAD_RELAY : RP_HEAD_FAILED;
 }
 

@@ -97,10 +97,12 @@ static int is_within_limits(const rp_h1_request *q)
     return 1;
 }
 
-/* Expect and Upgrade mean things to httpd that the engine doesn't do. */
+/* Host without a name is httpd's to refuse; Expect and Upgrade mean things to it that the engine
+ * doesn't do. */
 static int has_plain_fields(rp_h1_request *q)
 {
     const rp_fields *fields = &q->request.fields;
+    const rp_field *host = rp_fields_get(fields, RP_FIELD_HOST, 0);
     const rp_field *expect = rp_fields_get(fields, RP_FIELD_EXPECT, 0);
     const rp_field *upgrade = rp_fields_get(fields, RP_FIELD_UPGRADE, 0);
 
@@ -110,7 +112,8 @@ static int has_plain_fields(rp_h1_request *q)
         }
         q->expects_100 = 1;
     }
-    return !upgrade || strncasecmp(upgrade->value, "h2c", 3) != 0;
+    return (!host || host->value_len > 0)
+        && (!upgrade || strncasecmp(upgrade->value, "h2c", 3) != 0);
 }
 
 static int needs_pipeline(void *baton, const rp_route *route)
@@ -204,13 +207,14 @@ static int drops_connection(int status)
         || status == 500 || status == 501 || status == 503;
 }
 
+/* As httpd reads Connection. */
 static int has_token(const rp_fields *fields, const char *token)
 {
     const rp_field *field = rp_fields_get(fields, RP_FIELD_CONNECTION, 0);
 
     for (; field; field = rp_fields_get(fields, RP_FIELD_CONNECTION,
                                         (int)(field - fields->items) + 1)) {
-        if (rp_list_has_token(field->value, token)) {
+        if (ap_find_token(fields->pool, field->value, token)) {
             return 1;
         }
     }

@@ -32,6 +32,7 @@ struct rp_h1_request {
     rp_reverse reverse;
     rp_exchange x;
     const char *the_request;            /* the request line, for the log */
+    const char *log_id;                 /* of its message in the error log; NULL: none */
     apr_time_t began;
     const char *raw_head;               /* as it came */
     apr_size_t head_len;

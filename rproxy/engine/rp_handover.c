@@ -188,6 +188,10 @@ static void give_bytes(rp_handover *h)
     if (!h->bytes) {
         h->bytes = apr_brigade_create(c->pool, c->bucket_alloc);
     }
+    if (!d->tls) {
+        rp_engine_count_in(c, (apr_off_t)d->bytes_in);
+    }
+    d->bytes_in = 0;
     if (h->ended && h->ended->body_ended) {
         add_copy(h, h->ended->head_len);
         stand_in_for_body(h, h->ended);

@@ -17,7 +17,7 @@ APLOG_USE_MODULE(rproxy);
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;    /* guards what follows */
 static pthread_cond_t more = PTHREAD_COND_INITIALIZER;
 static rp_lane_job *first, **end = &first;
-static int idle, count, most;
+static int queued, idle, count, most;
 static apr_pool_t *pool;
 
 static atomic_int load;
@@ -34,6 +34,7 @@ static rp_lane_job *next_job(void)
     idle--;
     job = first;
     first = job->next;
+    queued--;
     if (!first) {
         end = &first;
     }
@@ -83,7 +84,8 @@ void rp_lane_push(rp_lane_job *job)
     pthread_mutex_lock(&lock);
     *end = job;
     end = &job->next;
-    if (idle == 0 && count < most) {
+    queued++;
+    if (queued > idle && count < most) {
         add_thread();
     }
     pthread_cond_signal(&more);

@@ -30,17 +30,25 @@ static int has_body(const rp_request *request)
         && !(request->framing == RP_BODY_LENGTH && request->content_length == 0);
 }
 
+static int connection_names(const rp_fields *fields, const char *option)
+{
+    const rp_field *field = rp_fields_get(fields, RP_FIELD_CONNECTION, 0);
+
+    while (field && !rp_list_has_token(field->value, option)) {
+        field = rp_fields_get(fields, RP_FIELD_CONNECTION, (int)(field - fields->items) + 1);
+    }
+    return field != NULL;
+}
+
 /* The protocol to ask the upstream to switch to, as RProxyUpgrade allows; NULL: none. An upgrade is
  * one token; h2c is mod_http2's business and never travels (RFC 9113 section 3.1). */
 static const char *wanted_upgrade(const rp_exchange *x)
 {
     const rp_request *request = x->request;
     const rp_field *upgrade = rp_fields_get(&request->fields, RP_FIELD_UPGRADE, 0);
-    const rp_field *connection = rp_fields_get(&request->fields, RP_FIELD_CONNECTION, 0);
 
-    if (x->settings->upgrade == RP_UPGRADE_OFF || !upgrade || !connection
-        || request->minor_version < 1 || has_body(request)
-        || !rp_list_has_token(connection->value, "upgrade")) {
+    if (x->settings->upgrade == RP_UPGRADE_OFF || !upgrade || request->minor_version < 1
+        || has_body(request) || !connection_names(&request->fields, "upgrade")) {
         return NULL;
     }
     if (strcasecmp(upgrade->value, "websocket") == 0) {

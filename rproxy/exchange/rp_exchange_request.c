@@ -24,12 +24,11 @@ static void frame_body(rp_exchange *x, const char *data, apr_size_t len)
     }
 }
 
-static void end_body(rp_exchange *x)
+/* Zero: the request has trailers that must not be sent on. */
+static int end_body(rp_exchange *x)
 {
-    if (x->request->framing == RP_BODY_CHUNKED) {
-        /* Trailers that cannot be written were refused when they were read. */
-        rp_chunk_last(&x->wire, x->ops->request_trailers(x->client));
-    }
+    return x->request->framing != RP_BODY_CHUNKED
+        || rp_chunk_last(&x->wire, x->ops->request_trailers(x->client)) == RP_HTTP_OK;
 }
 
 void rp_exchange_queue_request(rp_exchange *x)
@@ -116,7 +115,9 @@ static rp_io read_body(rp_exchange *x, apr_time_t now)
             return RP_IO_FAILED;
         }
         x->client_eof = 1;
-        end_body(x);
+        if (!end_body(x)) {
+            return RP_IO_FAILED;
+        }
         break;
     default:
         break;

@@ -207,7 +207,7 @@ int rp_park_stops_at_once(void)
 static int input_is_known(const request_rec *r)
 {
     static const char *const known[] = { "http_in", "reqtimeout", "ssl/tls filter", "core_in",
-                                         "log_input_output" };
+                                         "log_input_output", "rproxy_replay" };
 
     for (const ap_filter_t *f = r->input_filters; f; f = f->next) {
         apr_size_t i = 0;

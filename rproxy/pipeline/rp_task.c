@@ -176,7 +176,8 @@ int rp_task_finish(rp_task *task)
     rp_exchange *x = &task->x;
     int status = OK;
 
-    rp_report_variables(task->r, x, "pipeline", task->was_parked ? "parked" : "blocking",
+    rp_report_variables(task->r, x, task->preset ? "engine" : "pipeline",
+                        task->preset ? "engine" : task->was_parked ? "parked" : "blocking",
                         task->match.route->target->text, task->request.request_id);
     if (!task->preset) {
         rp_report_counts(x, task->tunnel);

@@ -9,12 +9,13 @@
 # A conversation is a hash:
 #   pieces   what the client writes, one write each
 #   end      'sentinel' (default): a last request that asks to close follows, so the end comes by
-#            itself; 'half': the client ends its direction behind the pieces; 'reset': RST
+#            itself; 'half': the client ends its direction behind the pieces; 'reset': RST; 'wait':
+#            nothing
 #   answers  what the upstream answers to its first, second ... request: hashes with bytes (head and
 #            body; {PORT} becomes the upstream's), head_only (the bytes for HEAD), and
 #            then => close | reset | tunnel. All other requests get DEFAULT_ANSWER.
 #
-# run() gives a hash for each: client (bytes received), closed (eof, reset, stuck), stalled (how
+# run() gives as the result: client (bytes received), closed (eof, reset, stuck), stalled (how
 # often nothing moved any more, whereupon the client ended its direction, then left), and requests:
 # [{ head, body, whole, closed }] as the upstream got them.
 package RProxy::Conversations;
@@ -56,27 +57,33 @@ sub close_place {
     return;
 }
 
-# Holds all conversations in the places, each in the first that is free. quiet: seconds without any
-# movement that count as a stall. Results come in the order of the conversations.
+# Holds each conversation once in each lane, a lane being a list of places, in the first place that
+# is free there. quiet: seconds without any movement that count as a stall. Returns for each
+# conversation a list of [place, result], one of each lane.
 sub run {
-    my ($class, $places, $conversations, $quiet) = @_;
+    my ($class, $lanes, $conversations, $quiet) = @_;
     my $self = bless { quiet => $quiet, results => [], watched => {} }, $class;
-    my @waiting = map { [$_, $conversations->[$_]] } 0 .. $#$conversations;
-    for my $place (@$places) {
+    my @lanes = map { { number => $_, free => [@{ $lanes->[$_] }], next => 0 } } 0 .. $#$lanes;
+    my @places = map { @$_ } @$lanes;
+    for my $place (@places) {
         $self->{watched}{ fileno $place->{listener} } = [$self, 'accept_upstream', $place];
     }
-    my @free = @$places;
-    my $open = 0;
-    while (@waiting || $open) {
-        while (@free && @waiting) {
-            $self->begin(shift @free, @{ shift @waiting });
-            $open++;
+    my $left = @$lanes * @$conversations;
+    while ($left) {
+        for my $lane (@lanes) {
+            while (@{ $lane->{free} } && $lane->{next} < @$conversations) {
+                my $place = shift @{ $lane->{free} };
+                my $number = $lane->{next}++;
+                $place->{lane} = $lane;
+                $place->{into} = \$self->{results}[$number][$lane->{number}];
+                $self->begin($place, $conversations->[$number]);
+            }
         }
         $self->turn;
-        for my $place (grep { $_->{talk} } @$places) {
+        for my $place (grep { $_->{talk} } @places) {
             next unless $self->is_over($place);
-            push @free, $place;
-            $open--;
+            push @{ $place->{lane}{free} }, $place;
+            $left--;
         }
     }
     return @{ $self->{results} };
@@ -100,7 +107,7 @@ sub turn {
         my ($owner, $method, $place, $stream) = @{ $self->{watched}{$fd} // next };
         $place->{talk}{moved} = now() if $place->{talk};
         send_pieces($stream) if $writable;
-        $self->$method($place, $stream) if $readable;
+        $self->$method($place, $stream) if $readable && $self->{watched}{$fd};
     }
     return;
 }
@@ -151,13 +158,11 @@ sub drop {
 # ---- the client -----------------------------------------------------------------------------
 
 sub begin {
-    my ($self, $place, $number, $conversation) = @_;
+    my ($self, $place, $conversation) = @_;
     socket my $socket, PF_INET, SOCK_STREAM, 0 or die "socket: $!\n";
-    my $client = { socket => IO::Handle->new_from_fd($socket, '+<'), in => '',
-        out => [@{ $conversation->{pieces} }] };
-    $client->{socket} = $socket;
+    my $client = { socket => $socket, in => '', out => [@{ $conversation->{pieces} }] };
     setsockopt $socket, IPPROTO_TCP, TCP_NODELAY, 1;
-    connect $socket, pack_sockaddr_in($place->{port}, pack 'N', INADDR_LOOPBACK)
+    connect $socket, pack_sockaddr_in($place->{port}, INADDR_LOOPBACK)
         or die "connect: $!\n";
     my $end = $conversation->{end} // 'sentinel';
     push @{ $client->{out} }, SENTINEL if $end eq 'sentinel';
@@ -167,7 +172,7 @@ sub begin {
         $client->{closed} = 'here';
     } if $end eq 'reset';
     $self->watch('read_client', $place, $client);
-    $place->{talk} = { number => $number, conversation => $conversation, client => $client,
+    $place->{talk} = { conversation => $conversation, client => $client,
         moved => now(), began => now(), stalled => 0, requests => [] };
     return;
 }
@@ -211,10 +216,10 @@ sub is_over {
     return 0 if @busy && !$quiet;
     $_->{request} && ($_->{request}{closed} = 'left open') for @busy;
     $self->end_upstream($place, $_) for values %{ $place->{upstreams} };
-    $self->{results}[$talk->{number}] = {
+    ${ $place->{into} } = [$place, {
         client => $talk->{client}{in}, closed => $talk->{client}{closed},
         stalled => $talk->{stalled}, requests => $talk->{requests},
-    };
+    }];
     delete $place->{talk};
     return 1;
 }

@@ -256,7 +256,7 @@ sub answer {
         '408 Slow', '501 No', '100 Continue', '417 No', '300 Many', '301 Moved', '207 Multi');
     my $body = content(pick(0, 1, 10, 1_000, chance(0.1) ? 40_000 : 20));
     my @fields = map { pick(@ANSWER_FIELDS) } 1 .. rand 5;
-    my %answer = (then => '');
+    my %answer = (then => '', odd => 0);
     my $framing = rand;
     my $sent = $body;
     if ($status =~ /^(?:204|304)/) {
@@ -268,28 +268,32 @@ sub answer {
     }
     elsif ($framing < 0.8) {
         push @fields, 'Transfer-Encoding: chunked';
-        $sent = chunks(chance(0.1));
+        $answer{odd} = chance(0.1);
+        $sent = chunks($answer{odd});
     }
     else {
         $answer{then} = 'close';
     }
     my $line = mostly(0.05, "HTTP/1.1 $status", @STATUS_LINES);
+    $answer{odd} = 1 if $line ne "HTTP/1.1 $status" || $status =~ /^1/;
     if (chance(0.06)) {
+        $answer{odd} = 1;
         splice @fields, rand @fields, 0, pick(@ANSWER_WRONG);
         $answer{then} ||= 'close' if chance(0.5);
     }
     my $eol = mostly(0.02, "\r\n", "\n");
+    $answer{odd} = 1 if $eol eq "\n";
     my $head = interim() . join($eol, $line, @fields, '', '');
     if (chance(0.04)) {
         $sent = substr $sent, 0, rand length $sent;
-        $answer{then} = pick('close', 'reset');
+        @answer{qw(then odd)} = (pick('close', 'reset'), 1);
     }
     elsif (chance(0.02)) {
         $sent .= 'more than was said';
     }
     if (chance(0.02)) {
         ($head, $sent) = (substr($head, 0, rand length $head), '');
-        $answer{then} = pick('close', 'reset');
+        @answer{qw(then odd)} = (pick('close', 'reset'), 1);
     }
     $answer{then} = 'close' if $answer{then} eq '' && $line =~ /^(?!HTTP.1.1 [2-5]\d\d )/;
     $answer{bytes} = $head . $sent;
@@ -302,8 +306,11 @@ my $SWITCH = { then => 'tunnel',
 
 # ---- conversations --------------------------------------------------------------------------
 
-# Up to four requests, one of them odd, or usual ones with an odd answer. parts: the same bytes as
-# pieces, in parts that can be left out; methods: as they were meant.
+# Up to four requests, one of them odd, or usual ones with odd answers. parts: the same bytes as
+# pieces, in parts that can be left out. Behind an answer that may break off the client sends nothing
+# more: unread bytes would turn the end of the connection into a reset at some times and not at
+# others. A client that ends its direction does so in the middle of its first request: behind a
+# whole one it counts as gone, and how far the request gets is a matter of time.
 sub conversation {
     my ($self) = @_;
     my $count = pick(1, 1, 1, 2, 2, 3, 4);
@@ -312,17 +319,17 @@ sub conversation {
     for my $number (0 .. $count - 1) {
         my $is_odd = $number == $odd || ($odd >= 0 && chance(0.2));
         push @parts, $is_odd ? odd_request() : plain_request();
-        $answers[$number] = answer() if $odd < 0 ? chance(0.8) : chance(0.1);
+        $answers[$number] = answer() if $odd < 0 && chance(0.8);
+        last if $answers[$number] && $answers[$number]{odd};
     }
     $answers[0] //= $SWITCH if grep { /^Upgrade:/i } @parts;
-    @parts = grep { length } @parts;
-    my $bytes = join '', @parts;
-    my $end = 'sentinel';
+    my $end = @answers && $answers[-1] && $answers[-1]{odd} ? 'wait' : 'sentinel';
     if (chance(0.05)) {
+        my $bytes = join '', odd_request();
+        @parts = (substr $bytes, 0, rand length $bytes);
         $end = 'half';
-        $bytes = substr $bytes, 0, 1 + int rand length $bytes;
-        @parts = ($bytes);
     }
+    @parts = grep { length } @parts;
     return { parts => \@parts, pieces => [in_pieces(@parts)], answers => \@answers, end => $end };
 }
 
