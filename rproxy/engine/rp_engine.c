@@ -24,6 +24,8 @@
 #include "rproxy/engine/rp_handover.h"
 #include "rproxy/engine/rp_h1.h"
 #include "rproxy/engine/rp_lane.h"
+#include "rproxy/pipeline/rp_park_timer.h"
+#include "rproxy/pipeline/rp_pipeline.h"
 
 APLOG_USE_MODULE(rproxy);
 
@@ -241,6 +243,9 @@ apr_status_t rp_engine_child_init(apr_pool_t *pool, server_rec *server)
     get_last_bytes = APR_RETRIEVE_OPTIONAL_FN(ap_logio_get_last_bytes);
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, silent) != 0) {
         return errno;
+    }
+    if (!rp_pipeline_can_park(NULL) && (rv = rp_park_timer_start(pool)) != APR_SUCCESS) {
+        return rv;                      /* requests that are handed over park all the same */
     }
     rv = rp_lane_start(pool, threads);
     loops = apr_pcalloc(pool, (apr_size_t)wanted * sizeof(*loops));

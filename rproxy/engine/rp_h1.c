@@ -117,6 +117,10 @@ static void wait_for_head(rp_downstream *d)
     apr_time_t due = 0;
 
     if (d->in_start == d->in_end && d->requests > 0) {
+        if (d->draining) {
+            rp_downstream_close(d);
+            return;
+        }
         due = d->answered_at + server->keep_alive_timeout;
         d->head_began = 0;
     }
@@ -465,16 +469,28 @@ static void begin_request(rp_downstream *d, apr_size_t head_len)
     }
 }
 
-/* A head that is broken whatever comes next: httpd gets it with an end, so that no thread waits for
- * one that need not come. */
-static void hand_over_broken(rp_downstream *d)
+/* A head that is broken whatever comes next is httpd's to refuse; with its end, so that no thread
+ * waits for one that need not come. Nonzero if that is there. */
+static int has_broken_head(rp_downstream *d)
 {
-    static const char end[] = "\r\n\r\n";
+    const char *begin = d->in + d->in_start;
+    const char *end = d->in + d->in_end;
+    const char *p;
 
-    rp_downstream_make_room(d, sizeof(end) - 1);
-    memcpy(d->in + d->in_end, end, sizeof(end) - 1);
-    d->in_end += sizeof(end) - 1;
-    rp_handover_begin(d, APR_EOF);
+    while (begin < end && (*begin == '\r' || *begin == '\n')) {
+        begin++;
+    }
+    p = d->in + d->in_start + d->scanned;
+    p = p > begin ? p : begin;
+    while ((p = memchr(p, '\n', (apr_size_t)(end - p)))) {
+        p++;
+        if (end - p >= 1 && (*p == '\n' || (end - p >= 2 && p[0] == '\r' && p[1] == '\n'))) {
+            return 1;
+        }
+    }
+    /* The last line end may be followed by the empty line yet. */
+    d->scanned = end - begin > 2 ? (unsigned int)(end - (d->in + d->in_start)) - 2 : 0;
+    return 0;
 }
 
 /* Looks for the next request in what was read, and reads as long as there is none. */
@@ -491,8 +507,13 @@ static void serve(rp_downstream *d)
                 begin_request(d, head_len);
                 continue;
             case RP_PARSE_FAILED:
-                hand_over_broken(d);
-                continue;
+                /* One larger than ours may be within httpd's limits. */
+                if (has_broken_head(d) || d->in_end - d->in_start >= RP_HTTP_HEAD_MAX) {
+                    rp_handover_begin(d, APR_SUCCESS);
+                    continue;
+                }
+                scanned = d->scanned;
+                break;
             case RP_PARSE_MORE:
                 break;
             }
@@ -593,8 +614,8 @@ static void drain(rp_downstream *d)
     rp_h1_request *q = d->session;
 
     d->draining = 1;
-    if (!q && d->in_start == d->in_end && !d->readable) {
-        rp_downstream_close(d);
+    if (!q && d->in_start == d->in_end && !d->readable && d->requests > 0) {
+        rp_downstream_close(d);         /* a new one has been promised an answer */
     }
     else if (q && q->tunnel) {
         q->x.drain_by = rp_engine_draining_since() + q->route->settings.timeouts.drain;
@@ -608,10 +629,6 @@ static void returned(rp_downstream *d)
     d->scanned = 0;
     d->head_began = 0;
     d->requests++;
-    if (d->draining && d->in_start == d->in_end && !d->readable) {
-        rp_downstream_close(d);
-        return;
-    }
     serve(d);
 }
 

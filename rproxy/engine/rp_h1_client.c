@@ -494,6 +494,9 @@ static void client_tunnel(void *client)
     q->tunnel = 1;
     q->keep_alive = 0;
     q->x.client_blocked = rp_h1_write(q) == RP_IO_AGAIN;
+    if (q->d->draining) {
+        q->x.drain_by = rp_engine_draining_since() + q->route->settings.timeouts.drain;
+    }
     rp_stats_add(RP_STAT_TUNNELS, 1);
 }
 

@@ -12,7 +12,7 @@
 #include "scoreboard.h"
 #include "rproxy/pipeline/rp_park_private.h"
 
-#define RP_NEXT_REQUEST_MS 4            /* wait this long in the thread */
+#define RP_NEXT_REQUEST_MS 10           /* wait this long in the thread */
 
 int rp_park_idle_is(const rp_parking *parking)
 {

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 
+#include <strings.h>
 #include <apr_strings.h>
 #include "httpd.h"
 #include "http_config.h"
@@ -11,34 +12,55 @@
 
 APLOG_USE_MODULE(rproxy);
 
-static void set_number(request_rec *r, const char *name, apr_int64_t number)
+typedef void set_variable(apr_table_t *env, const char *name, const char *value);
+
+/* apr_table_setn() compares with what is there, and these names are nearly alike: only where the
+ * configuration has set one of them already. */
+static set_variable *setter_for(const apr_table_t *env)
 {
-    if (number >= 0) {
-        apr_table_setn(r->subprocess_env, name, apr_off_t_toa(r->pool, (apr_off_t)number));
+    const apr_array_header_t *array = apr_table_elts(env);
+
+    for (int i = 0; i < array->nelts; i++) {
+        const char *name = APR_ARRAY_IDX(array, i, apr_table_entry_t).key;
+
+        if (name && strncasecmp(name, "rproxy-", 7) == 0) {
+            return apr_table_setn;
+        }
     }
+    return apr_table_addn;
 }
 
 void rp_report_variables(request_rec *r, const rp_exchange *x, const char *lane,
                          const char *driver, const char *target, const char *request_id)
 {
     apr_table_t *env = r->subprocess_env;
+    set_variable *set = setter_for(env);
+    const struct {
+        const char *name;
+        apr_int64_t value;              /* negative: there is none */
+    } numbers[] = {
+        { "rproxy-attempts", x->attempts },
+        { "rproxy-connect", x->connect_time },
+        { "rproxy-first-byte", x->first_byte_time },
+        { "rproxy-total", apr_time_now() - x->started },
+        { "rproxy-status", x->head_done || x->outcome == RP_OUTCOME_REPLACED ? x->response.status
+                                                                             : -1 },
+    };
 
-    apr_table_setn(env, "rproxy-lane", lane);
-    apr_table_setn(env, "rproxy-driver", driver);
-    apr_table_setn(env, "rproxy-target", target);
-    apr_table_setn(env, "rproxy-upstream", x->peer);
-    apr_table_setn(env, "rproxy-request-id", request_id);
-    set_number(r, "rproxy-attempts", x->attempts);
-    set_number(r, "rproxy-connect", x->connect_time);
-    set_number(r, "rproxy-first-byte", x->first_byte_time);
-    set_number(r, "rproxy-total", apr_time_now() - x->started);
-    if (x->head_done || x->outcome == RP_OUTCOME_REPLACED) {
-        set_number(r, "rproxy-status", x->response.status);
+    set(env, "rproxy-lane", lane);
+    set(env, "rproxy-driver", driver);
+    set(env, "rproxy-target", target);
+    set(env, "rproxy-upstream", x->peer);
+    set(env, "rproxy-request-id", request_id);
+    for (apr_size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+        if (numbers[i].value >= 0) {
+            set(env, numbers[i].name, apr_off_t_toa(r->pool, (apr_off_t)numbers[i].value));
+        }
     }
-    apr_table_setn(env, "rproxy-reused", x->reused ? "1" : "0");
+    set(env, "rproxy-reused", x->reused ? "1" : "0");
     if (x->reason != RP_REASON_NONE
         && (x->outcome != RP_OUTCOME_DONE || x->reason == RP_REASON_TUNNEL_TIMEOUT)) {
-        apr_table_setn(env, "rproxy-error", rp_reason_get(x->reason)->name);
+        set(env, "rproxy-error", rp_reason_get(x->reason)->name);
     }
 }
 

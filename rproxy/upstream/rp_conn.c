@@ -145,7 +145,8 @@ static rp_io plain_write(rp_conn *conn, const struct iovec *vector, int count,
     };
     ssize_t sent;
     do {
-        sent = sendmsg(conn->fd, &message, MSG_NOSIGNAL);
+        sent = count == 1 ? send(conn->fd, vector->iov_base, vector->iov_len, MSG_NOSIGNAL)
+                          : sendmsg(conn->fd, &message, MSG_NOSIGNAL);
     } while (sent < 0 && errno == EINTR);
     if (sent >= 0) {
         *written = (apr_size_t)sent;
