@@ -33,7 +33,7 @@ APLOG_USE_MODULE(rproxy);
  * The first can be seen; the memory is kept this much longer for the second. */
 #define RP_WORKERS_LAST_WRITE apr_time_from_msec(50)
 
-/* ---- taking: the worker's thread ------------------------------------------------------------- */
+/* ---- taking: the worker's thread ------------------------------------------------------------ */
 
 /* Connection filters that the engine may go around: it does their work itself. */
 static int is_known_filter(const char *name)
@@ -130,7 +130,8 @@ int rp_downstream_take(conn_rec *c)
     rp_downstream *d;
     struct ssl_st *ssl;
 
-    if (!engine || rp_park_engine(c) || c->master || !c->cs || c->aborted || rp_engine_draining_since()
+    if (!engine || rp_park_engine(c) || c->master || !c->cs || c->aborted
+        || rp_engine_draining_since()
         || !reaches_engine(c) || has_foreign_filter(c)
         || strcmp(ap_get_protocol(c), AP_PROTOCOL_HTTP1) != 0) {
         return 0;
@@ -201,7 +202,7 @@ void rp_downstream_make_room(rp_downstream *d, unsigned int size)
     while (larger < held + size) {
         larger *= 2;
     }
-    /* Blocks from the loop's list are malloc's too, so one that outgrew it may go back to either. */
+    /* Blocks of the loop's list are malloc's too, so what outgrew one may go back to either. */
     memory = realloc(d->in, larger);
     if (!memory) {
         abort();

@@ -71,7 +71,7 @@ struct rp_downstream {
     unsigned int peer_trusted:1;        /* RProxyTrustedProxy of the host it was asked for */
     char *in;                           /* bytes that were read: in[in_start..in_end) */
     unsigned int in_size, in_start, in_end;
-    unsigned int scanned;               /* of them, from in_start: looked through for a head's end */
+    unsigned int scanned;               /* of them, from in_start: no head's end is there */
     apr_time_t head_began;              /* first byte of the next request; 0: not yet */
     apr_time_t answered_at;             /* the last one was done with */
     apr_time_t since;                   /* arrival; LINGER: when we closed */

@@ -6,8 +6,8 @@
  *
  * A response is written in as few system calls as there can be: its head is put in front of the
  * first bytes of its body where these lie in the buffer already, chunk framing around them, and
- * small pieces wait for the next one or for the end. Large ones go at once, so that the same buffer,
- * still in the CPU's cache, takes the next. */
+ * small pieces wait for the next one or for the end. Large ones go at once, so that the same
+ * buffer, still in the CPU's cache, takes the next. */
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE                     /* splice, pipe2 */
@@ -284,7 +284,8 @@ static const char *reason_of(int status, const char *reason)
 {
     const char *known = ap_get_status_line(status);
 
-    return !*reason && atoi(known) == status ? known + 4 : reason;
+    /* That of another one, where httpd knows none. */
+    return !*reason && strtol(known, NULL, 10) == status ? known + 4 : reason;
 }
 
 static rp_io client_interim(void *client, int status, const rp_fields *fields)
@@ -332,8 +333,8 @@ static rp_head_verdict client_head(void *client, const rp_response *response,
     if (!q->head.pool) {
         rp_buffer_init(&q->head, q->pool, RP_H1_HEADROOM);
     }
-    return rp_http_write_response(&q->head, response->status, reason_of(response->status, response->reason),
-                                  all)
+    return rp_http_write_response(&q->head, response->status,
+                                  reason_of(response->status, response->reason), all)
         == RP_HTTP_OK ? RP_HEAD_RELAY : RP_HEAD_FAILED;
 }
 

@@ -97,8 +97,8 @@ int rp_lane_load(void)
     return atomic_load_explicit(&load, memory_order_relaxed);
 }
 
-apr_status_t rp_lane_start(apr_pool_t *child_pool, int at_once)
+apr_status_t rp_lane_start(apr_pool_t *child_pool, int threads)
 {
-    most = at_once;
+    most = threads;
     return apr_pool_create(&pool, child_pool);
 }

@@ -25,8 +25,8 @@ typedef struct rp_lane_job {
     void (*run)(struct rp_lane_job *job, const rp_lane_thread *thread);
 } rp_lane_job;
 
-/** In child_init; the threads end with the process. most: how many at once. */
-apr_status_t rp_lane_start(apr_pool_t *pool, int most);
+/** In child_init; up to so many threads, which end with the process. */
+apr_status_t rp_lane_start(apr_pool_t *child_pool, int threads);
 
 /** From any thread. In order of arrival. */
 void rp_lane_push(rp_lane_job *job);

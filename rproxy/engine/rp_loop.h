@@ -78,7 +78,7 @@ struct rp_loop {
 };
 
 /** Prepares a loop; nothing runs yet. The loop lives in pool. */
-apr_status_t rp_loop_create(rp_loop **loop, int number, apr_pool_t *pool);
+apr_status_t rp_loop_create(rp_loop **created, int number, apr_pool_t *pool);
 
 /** Starts its thread. */
 apr_status_t rp_loop_start(rp_loop *loop);
