@@ -52,21 +52,35 @@ static inline struct sockaddr_in loopback(int port)
     return sa;
 }
 
-/* Starts a non-blocking connect; the socket is writable when it has ended. -1: refused at once. */
-static inline int connect_start(int port)
+/* Starts a non-blocking connect from an address of 127/8 (0: any); the socket is writable when it
+ * has ended. -1: refused at once. */
+static inline int connect_start_from(in_addr_t from, int port)
 {
     const struct sockaddr_in sa = loopback(port);
+    struct sockaddr_in own = loopback(0);
     const int on = 1;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
     if (fd < 0)
         die("socket");
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    if (from != 0) {
+        own.sin_addr.s_addr = htonl(from);
+        /* The port is chosen by connect(): it need only be free towards this one address. */
+        setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
+        if (bind(fd, (const struct sockaddr *)&own, sizeof(own)) != 0)
+            die("bind");
+    }
     if (connect(fd, (const struct sockaddr *)&sa, sizeof(sa)) != 0 && errno != EINPROGRESS) {
         close(fd);
         return -1;
     }
     return fd;
+}
+
+static inline int connect_start(int port)
+{
+    return connect_start_from(0, port);
 }
 
 /* How a connect that was started has ended: 0, or its errno. */

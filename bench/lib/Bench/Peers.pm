@@ -11,7 +11,10 @@
 #   backend      the port of the backend
 #   cert, key    PEM files; both: one file with the two
 #   profile      a hash: threads (undef: httpd's stock MPM settings; else so many in one child),
-#                connections (the most that will be open), websockets (true: tunnels are used)
+#                connections (the most that will be open), websockets (true: tunnels are used),
+#                idle_seconds (how long a connection may be idle, where 30 is not enough),
+#                pipeline (a path: PATH/parked and PATH/handler are not the engine's),
+#                path (what plain httpd has a file for)
 package Bench::Peers;
 use strict;
 use warnings;
@@ -21,14 +24,14 @@ use Bench::Peer::Httpd;
 use Bench::Peer::Nginx;
 use Bench::Process;
 
-our $us = 'mod_rproxy';
-our @all = ($us, qw(mod_proxy nginx haproxy));
+# The first one is compared with each of the others. Plain httpd, which proxies nothing, is only
+# there to be told apart from what we add to it.
+our @all = qw(engine pipeline mod_proxy nginx haproxy);
 
 my %peer = (
-    mod_rproxy => Bench::Peer::Httpd->new('mod_rproxy'),
-    mod_proxy  => Bench::Peer::Httpd->new('mod_proxy'),
-    nginx      => 'Bench::Peer::Nginx',
-    haproxy    => 'Bench::Peer::HAProxy',
+    (map { $_ => Bench::Peer::Httpd->new($_) } qw(engine pipeline mod_proxy httpd)),
+    nginx   => 'Bench::Peer::Nginx',
+    haproxy => 'Bench::Peer::HAProxy',
 );
 
 # Those of the wanted peers that can take part, in the given order; says why one cannot.
@@ -36,7 +39,7 @@ sub available {
     my @wanted = @_;
     my @found;
     for my $name (@wanted) {
-        my $class = $peer{$name} // die "bench: no such peer: $name (there are: @all)\n";
+        my $class = $peer{$name} // die "bench: no such peer: $name (there are: @all httpd)\n";
         my $why = $class->missing;
         if ($why) {
             print STDERR "bench: without $name: $why\n";

@@ -12,12 +12,13 @@ use Time::HiRes qw(sleep time);
 my $ticks = POSIX::sysconf(&POSIX::_SC_CLK_TCK);
 my %running;
 
-# start(command => [...], log => FILE, ports => [...]): returns once every port is being listened
-# on; dies with the end of the log where the process ends before.
+# start(command => [...], log => FILE, ports => [...], environment => {...}): returns once every port
+# is being listened on; dies with the end of the log where the process ends before.
 sub start {
     my ($class, %args) = @_;
     my $pid = fork() // die "bench: fork: $!\n";
     if ($pid == 0) {
+        %ENV = (%ENV, %{$args{environment} // {}});
         open(STDIN, '<', '/dev/null') && open(STDOUT, '>>', $args{log})
             && open(STDERR, '>&', \*STDOUT) && exec { $args{command}[0] } @{$args{command}};
         _exit(127);
@@ -38,7 +39,8 @@ sub start {
     return $self;
 }
 
-# Asks the process to end, and ends what is left of its tree after ten seconds.
+# Asks the process to end, and ends what is left of its tree after ten seconds. Its wait status is
+# in {exit} then.
 sub stop {
     my ($self) = @_;
     my $pid = $self->{pid};
@@ -47,11 +49,28 @@ sub stop {
     kill TERM => $pid;
     my $until = time + 10;
     while (time < $until) {
-        return if waitpid($pid, WNOHANG) != 0 && !grep { lives($_) } @tree;
+        my $ended = waitpid($pid, WNOHANG);
+        $self->{exit} = $? if $ended == $pid;
+        return if $ended != 0 && !grep { lives($_) } @tree;
         sleep 0.02;
     }
     kill KILL => @tree;
-    waitpid($pid, 0);
+    $self->{exit} = $? if waitpid($pid, 0) == $pid;
+}
+
+# Ends it at once, without a chance to end well.
+sub kill_now {
+    my ($self) = @_;
+    delete $running{$self->{pid}} or return;
+    kill KILL => $self->{pid};
+    waitpid($self->{pid}, 0);
+}
+
+# How many descriptors a process has open.
+sub descriptors {
+    my ($pid) = @_;
+    opendir(my $dir, "/proc/$pid/fd") or return 0;
+    return scalar grep { !/^\./ } readdir $dir;
 }
 
 sub stop_all { $_->stop for values %running }

@@ -7,7 +7,9 @@ use strict;
 use warnings;
 
 # Our own: name => libraries.
-my %own = (slow_backend => ['-lm'], load => [], ws_idle => [], body_client => []);
+my %own = (slow_backend => ['-lm'], load => [], ws_idle => [], body_client => [], idle => [],
+           beside => [], soak_backend => ['-pthread'],
+           soak_client => ['-pthread', '-lssl', '-lcrypto']);
 
 # The path of an installed program, the first of its names that is found; undef: not installed.
 # An environment variable of the first name in capitals (HTTPD=/usr/local/bin/httpd) overrides.
@@ -30,11 +32,11 @@ sub need {
         // die "bench: $names[0] is not installed; `build-aux/install-deps bench` installs it\n";
 }
 
-# Compiles our programs from $source into $bin.
+# Compiles our programs (the named ones, or all that bench/run uses) from $source into $bin.
 sub compile {
-    my ($source, $bin) = @_;
+    my ($source, $bin, @names) = @_;
     my $cc = $ENV{CC} // need('cc', 'gcc', 'clang');
-    for my $name (sort keys %own) {
+    for my $name (@names ? @names : sort grep { !/^soak/ } keys %own) {
         system(split(' ', $cc), qw(-std=c11 -O2 -Wall), '-o', "$bin/$name", "$source/$name.c",
                @{$own{$name}}) == 0
             or die "bench: cannot compile $name.c\n";

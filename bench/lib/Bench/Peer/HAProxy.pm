@@ -3,6 +3,7 @@
 
 # HAProxy. It has no access log here: it cannot write one to a file by itself. By default it closes
 # idle connections to the backend once a quarter of its descriptors are in use; it may use them all.
+# It wants two descriptors for each connection, and starts without them only if told so.
 package Bench::Peer::HAProxy;
 use strict;
 use warnings;
@@ -23,6 +24,7 @@ sub start {
     print $conf <<"EOT";
 global
     nbthread 2
+    no strict-limits
     maxconn $connections
     tune.pool-low-fd-ratio 90
     tune.pool-high-fd-ratio 95

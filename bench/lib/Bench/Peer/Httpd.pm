@@ -1,17 +1,29 @@
 # Copyright 2026 The mod_rproxy authors
 # SPDX-License-Identifier: Apache-2.0
 
-# Apache httpd on the event MPM, with mod_rproxy or with mod_proxy: otherwise the same server.
+# Apache httpd on the event MPM, with one of our lanes, with mod_proxy, or plain with a file of its
+# own: otherwise the same server.
 package Bench::Peer::Httpd;
 use strict;
 use warnings;
 use Cwd qw(abs_path);
+use File::Basename qw(dirname);
+use File::Path qw(make_path);
 use FindBin qw($Bin);
 use Bench::Process;
 use Bench::Programs;
 
 my @modules = qw(mpm_event unixd authz_core log_config ssl);
-my %own_modules = (mod_proxy => [qw(proxy proxy_http)], mod_rproxy => []);
+my @proxy_modules = qw(proxy proxy_http);
+
+# What a peer's name means: RProxyEngine on or off, or the modules that it has instead of ours.
+# With "on" httpd does not start unless every route is the engine's.
+my %kind = (
+    engine    => { engine => 'on' },
+    pipeline  => { engine => 'off' },
+    mod_proxy => { modules => \@proxy_modules },
+    httpd     => {},
+);
 
 sub new {
     my ($class, $name) = @_;
@@ -36,21 +48,21 @@ sub missing {
     return 'httpd is not installed' unless httpd();
     return 'no directory with mod_proxy.so is known' unless module_dir();
     return our_module() . ' is not there: build it, or set RPROXY_BUILDDIR'
-        if $self->{name} eq 'mod_rproxy' && !-e our_module();
+        if $kind{$self->{name}}{engine} && !-e our_module();
     return undef;
 }
 
 sub version { $_[0]{name} . ' in ' . Bench::Programs::version(httpd(), '-v') }
 
+# The lines for the modules every instance has and @further ones, and for ours where it is wanted.
 sub load_modules {
-    my ($self) = @_;
+    my ($ours, @further) = @_;
     my $dir = module_dir();
     my $static = `'@{[httpd()]}' -l`;
     my @lines = map { "LoadModule ${_}_module $dir/mod_$_.so" }
-        grep { $static !~ /\bmod_$_\.c/ } @modules, @{$own_modules{$self->{name}}};
-    push @lines, 'LoadModule rproxy_module ' . abs_path(our_module())
-        if $self->{name} eq 'mod_rproxy';
-    return join "\n", @lines;
+        grep { $static !~ /\bmod_$_\.c/ } @modules, @further;
+    push @lines, 'LoadModule rproxy_module ' . abs_path(our_module()) if $ours;
+    return join "\n", @lines, '';
 }
 
 # Stock settings, or all threads in one child.
@@ -85,15 +97,41 @@ sub user {
     die "bench: no unprivileged user for httpd: www-data, apache or nobody\n";
 }
 
+# What a virtual host does. Profile "pipeline": the paths whose requests the engine hands over, to
+# our own handler and to a foreign one that keeps its thread.
+sub service {
+    my ($self, %args) = @_;
+    my $target = "http://127.0.0.1:$args{backend}";
+    if ($kind{$self->{name}}{engine}) {
+        my $rules = "RProxyPass / $target/\n";
+        $rules .= <<"EOT" if $args{profile}{pipeline};
+ProxyPass $args{profile}{pipeline}/handler $target$args{profile}{pipeline}/handler
+<Location "$args{profile}{pipeline}/parked">
+    RProxyTimeout idle=3600
+</Location>
+EOT
+        return $rules;
+    }
+    return "ProxyPass / $target/" . ($args{profile}{websockets} ? ' upgrade=websocket' : '') . "\n"
+        if $self->{name} eq 'mod_proxy';
+    my $file = "$args{dir}/htdocs$args{profile}{path}";
+    make_path(dirname($file));
+    open(my $out, '>', $file) or die "bench: $file: $!\n";
+    print $out 'x' x 37;
+    return "DocumentRoot $args{dir}/htdocs\n";
+}
+
 sub start {
     my ($self, %args) = @_;
-    my $dir = $args{dir};
-    my $target = "http://127.0.0.1:$args{backend}/";
-    my $upgrade = $args{profile}{websockets} ? ' upgrade=websocket' : '';
-    my $proxy = $self->{name} eq 'mod_rproxy' ? "RProxyPass / $target"
-                                              : "ProxyPass / $target$upgrade";
+    my ($dir, $profile) = @args{qw(dir profile)};
+    my $kind = $kind{$self->{name}};
+    my $service = $self->service(%args);
+    my $keepalive = $profile->{idle_seconds} // 30;
+    my @further = ($profile->{pipeline} && $kind->{engine} ? @proxy_modules : (),
+                   @{$kind->{modules} // []});
     open(my $conf, '>', "$dir/httpd.conf") or die "bench: $dir/httpd.conf: $!\n";
-    print $conf $self->load_modules, "\n", user(), mpm($args{profile}), <<"EOT";
+    print $conf load_modules($kind->{engine}, @further), user(), mpm($profile),
+        $kind->{engine} ? "RProxyEngine $kind->{engine}\n" : '', <<"EOT";
 ServerName localhost
 PidFile $dir/httpd.pid
 DefaultRuntimeDir $dir
@@ -102,7 +140,7 @@ Listen 127.0.0.1:$args{tls}
 ListenBacklog 4096
 Timeout 3600
 KeepAlive On
-KeepAliveTimeout 30
+KeepAliveTimeout $keepalive
 MaxKeepAliveRequests 0
 LimitRequestBody 0
 LogLevel warn
@@ -111,15 +149,13 @@ LogFormat "%h %l %u %t \\"%r\\" %>s %O \\"%{Referer}i\\" \\"%{User-Agent}i\\"" c
 CustomLog $dir/access.log combined
 BufferedLogs On
 <VirtualHost 127.0.0.1:$args{port}>
-    $proxy
-</VirtualHost>
+$service</VirtualHost>
 <VirtualHost 127.0.0.1:$args{tls}>
     SSLEngine on
     SSLProtocol -all +TLSv1.3
     SSLCertificateFile $args{cert}
     SSLCertificateKeyFile $args{key}
-    $proxy
-</VirtualHost>
+$service</VirtualHost>
 EOT
     close $conf;
     return Bench::Process->start(
