@@ -63,7 +63,8 @@ sub request_of_kind {
         sub { ["HEAD /engine/$number HTTP/1.1\r\n$host\r\n", "X-Target: /engine/$number\r\n"] },
         sub { ["PUT /guarded/$number HTTP/1.1\r\n${host}Transfer-Encoding: chunked\r\n\r\n"
                     . chunked($body, 'end'), "${body}end"] },
-        sub { ["OPTIONS /%7euser/$number HTTP/1.1\r\n$host\r\n", "X-Target: /%7euser/$number\r\n"] },
+        sub { ["OPTIONS /%7euser/$number HTTP/1.1\r\n$host\r\n",
+                "X-Target: /%7euser/$number\r\n"] },
         sub { ["GET http://www.example.test/absolute/$number HTTP/1.1\r\n$host\r\n",
                 "X-Target: /absolute/$number\r\n"] },
         sub { ["DELETE /engine/$number HTTP/1.1\r\n${host}Expect: 100-continue\r\n"
@@ -78,7 +79,8 @@ behaviour 'pipelined requests of both lanes are answered in order', @engine, sub
     my @requests = map { request_of_kind($_) } grep { $_ % 11 != 10 } 1 .. 60;
     my $all = join('', map { $_->[0] } @requests) . "GET /last HTTP/1.1\r\n$close";
     my %ways = ('in one segment' => [$all], 'request by request' => [$all =~ /(.+?\r\n\r\n|.+)/gs],
-        'in pieces of 1000' => [unpack '(a1000)*', $all], 'in pieces of 7' => [unpack '(a7)*', $all]);
+        'in pieces of 1000' => [unpack '(a1000)*', $all],
+        'in pieces of 7' => [unpack '(a7)*', $all]);
     my $before = 0;
     for my $way (sort keys %ways) {
         my $answer = $lanes->answer('engine', $ways{$way});
@@ -116,8 +118,10 @@ behaviour 'what is malformed ends the connection behind the answers before it', 
     my %bad = (
         'blank before colon' => "GET / HTTP/1.1\r\n${host}X : y\r\n\r\n",
         'NUL' => "GET /\0 HTTP/1.1\r\n$host\r\n",
-        'two lengths' => "POST / HTTP/1.1\r\n${host}Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-        'no Host' => "GET / HTTP/1.1\r\n\r\n", 'TLS' => "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\r\n\r\n",
+        'two lengths' => "POST / HTTP/1.1\r\n${host}Content-Length: 1\r\n"
+            . "Content-Length: 2\r\n\r\nab",
+        'no Host' => "GET / HTTP/1.1\r\n\r\n",
+        'TLS' => "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\r\n\r\n",
         'no blank' => "GET\r\n\r\n",
     );
     for my $name (sort keys %bad) {
@@ -125,6 +129,23 @@ behaviour 'what is malformed ends the connection behind the answers before it', 
         like($answer, qr{HTTP/1\.1 [45]\d\d (?!.*HTTP/1\.1 )}s, "$name: the last is an error");
     }
     is(scalar(grep { $_->target eq '/never' } $up->requests), 0, 'what follows is not served');
+};
+
+# Whatever comes before it, and whoever reads it.
+behaviour 'a head that is cut off is never served', @engine, sub {
+    my ($t) = @_;
+    my ($lanes, $up) = mixed($t);
+    for my $before ('', "\r\n", "\r\n\r\n", "\r\n\r\n\r\n",
+        "GET /whole HTTP/1.1\r\n$host\r\n\r\n\r\n") {
+        for my $path (qw(/engine /guarded)) {
+            my $head = "GET $path HTTP/1.1\r\n${host}X-A: b\r\n\r\n";
+            for my $length (1, 10, 20, 30, 43, 45, map { length($head) - $_ } reverse 1 .. 8) {
+                $lanes->answer('engine', $before . substr($head, 0, $length), half => 1);
+            }
+        }
+    }
+    is_deeply([grep { $_ ne '/whole' } map { $_->target } $up->requests], [],
+        'nothing of it reached the upstream');
 };
 
 behaviour 'bodies of any size and form, and requests behind them', @engine, sub {
@@ -167,7 +188,8 @@ behaviour 'Expect: 100-continue', @engine, sub {
             $client->close;
         }
         same($lanes, "$target: body at once",
-            "POST $target HTTP/1.1\r\n${expect}Content-Length: 5\r\n\r\nabcdeGET /last HTTP/1.1\r\n$close");
+            "POST $target HTTP/1.1\r\n${expect}Content-Length: 5\r\n\r\nabcde"
+                . "GET /last HTTP/1.1\r\n$close");
         my $answer = same($lanes, "$target: too large",
             "POST $target HTTP/1.1\r\n${expect}Content-Length: 5000\r\n\r\n", 1);
         like($answer, qr{\AHTTP/1\.1 413 }, 'no 100 for what is refused anyway');
@@ -297,7 +319,8 @@ behaviour 'what errors leave of the connection, also behind uploads', @engine, s
         '/refused/', '/open/gone') {
         same($lanes, "$target: no body", "GET $target HTTP/1.1\r\n$host\r\n$next");
         for my $size (10, 100_000) {
-            my $post = "POST $target HTTP/1.1\r\n${host}Content-Length: $size\r\n\r\n" . 'b' x $size;
+            my $post = "POST $target HTTP/1.1\r\n${host}Content-Length: $size\r\n\r\n"
+                . 'b' x $size;
             same($lanes, "$target: a body of $size", "$post$next");
         }
         my $chunks = "POST $target HTTP/1.1\r\n${host}Transfer-Encoding: chunked\r\n\r\n"

@@ -2,8 +2,8 @@
 # Copyright 2026 The mod_rproxy authors
 # SPDX-License-Identifier: Apache-2.0
 
-# Requests that the engine hands to the pipeline, and the connection back: whatever they wait for, it
-# holds up neither the engine nor each other.
+# Requests that the engine hands to the pipeline, and the connection back: whatever they wait for,
+# it holds up neither the engine nor each other.
 use FindBin;
 use lib "$FindBin::Bin/lib";
 use RProxy::Test;
@@ -109,8 +109,9 @@ behaviour 'slow readers of large files hold no thread', lanes => [qw(event engin
     my $content = join '', map { sprintf "%015d\n", $_ } 1 .. MIB;
     $t->file('htdocs/static/large', $content);
     $t->start;
-    my @readers = map { $t->begin('GET', '/static/large', { client => { receive_buffer => 65_536 } }) }
-        1 .. 6;
+    my @readers = map {
+        $t->begin('GET', '/static/large', { client => { receive_buffer => 65_536 } })
+    } 1 .. 6;
     $_->head for @readers;
     answered($t, '/engine', 'a request of the engine');
     answered($t, '/guarded', 'one of the pipeline');
@@ -158,7 +159,8 @@ behaviour 'the same with all requests written ahead', @engine, sub {
     $client->write($bytes);
     my @wrong = grep {
         my $response = $client->read_response;
-        ($response->header('X-Target') // '') !~ m{/$_$} || length $response->body != $_ * 97 % 5_000;
+        ($response->header('X-Target') // '') !~ m{/$_$}
+            || length $response->body != $_ * 97 % 5_000;
     } 1 .. 90;
     is("@wrong", '', 'in order, whole');
     is(scalar($up->requests), 90, 'none twice');

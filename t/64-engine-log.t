@@ -13,7 +13,8 @@ my @engine = (lanes => [qw(engine engine-tls)]);
 my $host = "Host: www.example.test\r\n";
 
 # One letter, what it is; what is different by nature comes first: lane, port, times, ids.
-my @ITEMS = ('%{rproxy-lane}e', '%{local}p', '%p', '%h', '%a', '%{c}a', '%A', '%l', '%u', '%r', '%m', '%U',
+my @ITEMS = ('%{rproxy-lane}e', '%{local}p', '%p', '%h', '%a', '%{c}a', '%A', '%l', '%u', '%r',
+    '%m', '%U',
     '%q', '%H', '%s', '%>s', '%b', '%B', '%I', '%O', '%S', '%X', '%k', '%f', '%v', '%V', '%R',
     '%{Referer}i', '%{User-Agent}i', '%{Host}i', '%{X-Two}i', '%{X-Foo}o',
     '%{Content-Type}o', '%{Content-Length}o', '%{Connection}o',
@@ -101,7 +102,8 @@ my @REQUESTS = (
     'gone' => "GET /gone HTTP/1.1\r\n$host\r\n",
     'other host' => "GET /plain HTTP/1.1\r\nHost: other.test:81\r\n\r\n",
     'absolute' => "GET http://www.example.test/plain HTTP/1.1\r\n$host\r\n",
-    'expects' => "POST /plain HTTP/1.1\r\n${host}Expect: 100-continue\r\nContent-Length: 5\r\n\r\nabcde",
+    'expects' => "POST /plain HTTP/1.1\r\n${host}Expect: 100-continue\r\n"
+        . "Content-Length: 5\r\n\r\nabcde",
     'malformed' => "GET /plain HTTP/1.1\r\n${host}X : y\r\n\r\n",
     'body malformed' => "POST /plain HTTP/1.1\r\n${host}Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
     'bad path' => "GET /%2e%2e%2fx HTTP/1.1\r\n$host\r\n",
@@ -150,7 +152,9 @@ behaviour 'requests on one connection', @engine, sub {
 behaviour 'bytes of pipelined requests are counted once', lanes => ['engine'], sub {
     my ($t) = @_;
     my ($lanes) = proxied($t);
-    my @requests = map { "GET /$_ HTTP/1.1\r\n${host}X-Pad: " . 'p' x (10 * $_) . "\r\n\r\n" } 1 .. 5;
+    my @requests = map {
+        "GET /$_ HTTP/1.1\r\n${host}X-Pad: " . 'p' x (10 * $_) . "\r\n\r\n"
+    } 1 .. 5;
     $requests[4] =~ s/X-Pad/Connection: close\r\nX-Pad/;
     my $client = $t->raw_client;
     $client->write(join '', @requests);

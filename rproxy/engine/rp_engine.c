@@ -92,6 +92,17 @@ void rp_engine_learn_child(const conn_rec *c)
     }
 }
 
+/* Beyond those of the MPM, which are places in the scoreboard. */
+long rp_engine_connection_id(int lane_number)
+{
+    int child = atomic_load_explicit(&child_number, memory_order_relaxed);
+    int limit = 0, daemons = 0;
+
+    ap_mpm_query(AP_MPMQ_HARD_LIMIT_THREADS, &limit);
+    ap_mpm_query(AP_MPMQ_HARD_LIMIT_DAEMONS, &daemons);
+    return (long)daemons * limit + (long)child * limit + lane_number;
+}
+
 /* The MPM uses the first ThreadsPerChild places of a child's row; where ThreadLimit leaves more,
  * loops and lane threads take these, so that mod_status shows and counts them. */
 ap_sb_handle_t *rp_engine_scoreboard_place(apr_pool_t *pool)

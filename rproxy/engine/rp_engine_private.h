@@ -42,6 +42,10 @@ int rp_engine_silent_socket(void);
 /** A connection of this child tells which one it is. Any thread. */
 void rp_engine_learn_child(const conn_rec *c);
 
+/** An id for a connection (conn_rec.id) that lane thread number serves: no other one has it now,
+ * in any child. mod_cgid tells scripts apart by it. */
+long rp_engine_connection_id(int lane_number);
+
 /** A place in the scoreboard that no worker has, NULL: there is none left; any thread. */
 ap_sb_handle_t *rp_engine_scoreboard_place(apr_pool_t *pool);
 

@@ -250,6 +250,7 @@ static void run(rp_lane_job *job, const rp_lane_thread *thread)
 
     c->sbh = thread->sbh;
     c->current_thread = thread->thread;
+    c->id = rp_engine_connection_id(thread->number);
     if (h->phase == PHASE_BEGIN) {
         if (d->tls) {
             rp_downstream_tls_drain(d);
@@ -295,7 +296,7 @@ static void on_parked(rp_loop *loop, void *owner, unsigned int events)
 
     (void)loop;
     (void)events;
-    if (h->phase == PHASE_PARKED && h->d->state == RP_DOWN_LANE && h->waiting) {
+    if (h->waiting && h->phase == PHASE_PARKED) {   /* phase is a lane thread's otherwise */
         h->waiting = 0;
         push(h);
     }

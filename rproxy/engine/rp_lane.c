@@ -21,6 +21,7 @@ static int queued, idle, count, most;
 static apr_pool_t *pool;
 
 static atomic_int load;
+static atomic_int numbers;              /* given to threads */
 
 static rp_lane_job *next_job(void)
 {
@@ -44,7 +45,7 @@ static rp_lane_job *next_job(void)
 
 static void *APR_THREAD_FUNC work(apr_thread_t *self, void *baton)
 {
-    rp_lane_thread thread = { self, baton };
+    rp_lane_thread thread = { self, baton, atomic_fetch_add(&numbers, 1) };
 
     for (;;) {
         rp_lane_job *job = next_job();

@@ -17,6 +17,7 @@
 typedef struct rp_lane_thread {
     apr_thread_t *thread;
     ap_sb_handle_t *sbh;
+    int number;                         /* from 0 */
 } rp_lane_thread;
 
 /** Embed; must stay until run is called. */

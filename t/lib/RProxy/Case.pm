@@ -110,6 +110,13 @@ sub mpm_config {
     return $self;
 }
 
+# In lanes engine and engine-tls: event loops of each child instead of one.
+sub engine_threads {
+    my ($self, $count) = @_;
+    s/^RProxyEngineThreads \K\d+/$count/ for @{ $self->{config}{server} };
+    return $self;
+}
+
 sub log_level { my ($self, $level) = @_; $self->{config}{log_level} = $level; return $self }
 sub access_format { my ($self, $text) = @_; $self->{config}{access_format} = $text; return $self }
 

@@ -29,10 +29,12 @@ use Socket qw(IPPROTO_TCP INADDR_LOOPBACK PF_INET SHUT_WR SOCK_STREAM SOL_SOCKET
     TCP_NODELAY pack_sockaddr_in);
 
 use constant {
-    SENTINEL       => "GET /the-end HTTP/1.1\r\nHost: www.example.test\r\nConnection: close\r\n\r\n",
+    SENTINEL       => "GET /the-end HTTP/1.1\r\nHost: www.example.test\r\n"
+        . "Connection: close\r\n\r\n",
     SENTINEL_PATH  => '/the-end',
     DEFAULT_ANSWER => {
-        bytes => "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\nupstream\n",
+        bytes => "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\n"
+            . "upstream\n",
         head_only => "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\n",
     },
     TUNNEL_END => 'the end of the tunnel',
@@ -265,7 +267,7 @@ sub next_request {
         return 0 if $upstream->{in} eq '';
         my $bytes = substr $upstream->{in}, 0, length $upstream->{in}, '';
         $upstream->{tunnel}{body} .= $bytes;
-        push @{ $upstream->{out} }, "<$bytes>";
+        push @{ $upstream->{out} }, $bytes;
         return 0 if index($upstream->{tunnel}{body}, SENTINEL_PATH) < 0;
         delete $upstream->{tunnel};
         push @{ $upstream->{out} }, sub { $self->end_upstream($place, $upstream) };

@@ -71,13 +71,15 @@ sub host_fields {
         ['Host: a,b'], ['Host: u@x'], ['Host: [::1]'], ['Host: [::1]:80'], ['Host: [::1'],
         ['Host: 127.0.0.1'], ['Host: other.test'], ['Host: alias.example.test'], ['Host: a/b'],
         ['Host: -a'], ['Host: a_b'], ['Host: a..b'], ['Host: .a'], ['Host: ' . 'h' x 300],
-        ["Host: \xe4"], ['Host: %41'], ["Host:\t$HOST\t"], ["host:$HOST"], ['Host : x'], ["Host: \0"],
+        ["Host: \xe4"], ['Host: %41'], ["Host:\t$HOST\t"], ["host:$HOST"], ['Host : x'],
+        ["Host: \0"],
         ['Host: *'], ['Host: a$b'], ["Host: $HOST", 'X-Forwarded-Host: other.test'],
         ['Host: 1.2.3'], ['Host: a.'], ['Host: ..'])->@*;
 }
 
 my @FIELDS = ('Accept: */*', 'Accept-Encoding: gzip, br', 'User-Agent: test', 'User-Agent: guarded',
-    'Cookie: a=b; c="d"', 'Cookie: x', 'Referer: http://x/', 'Range: bytes=0-4', 'If-None-Match: "x"',
+    'Cookie: a=b; c="d"', 'Cookie: x', 'Referer: http://x/', 'Range: bytes=0-4',
+    'If-None-Match: "x"',
     'If-Modified-Since: Sat, 01 Jan 2000 00:00:00 GMT', 'If-Range: "x"', 'If-Match: *',
     'Authorization: Basic eDp5', 'Proxy-Authorization: Basic eDp5', 'Content-Type: text/plain',
     'Content-Encoding: gzip', 'X-Forwarded-For: 1.2.3.4', 'X-Forwarded-Proto: https',
@@ -90,7 +92,8 @@ my @FIELDS = ('Accept: */*', 'Accept-Encoding: gzip, br', 'User-Agent: test', 'U
     'X-Colon: a:b', 'X-Long: ' . 'v' x 2_000, 'Content-Location: /x', 'Date: now', 'Alt-Used: x',
     'Upgrade-Insecure-Requests: 1', 'Sec-Fetch-Mode: x', 'Priority: u=1', 'From: x', 'Server: x');
 my @CONNECTION = map { "Connection: $_" } ('keep-alive', 'keep-alive', 'close', 'Keep-Alive, TE',
-    'close, keep-alive', 'X-Same', 'x-same, X-Quote', 'upgrade', 'Host', 'X-Forwarded-For', 'cookie',
+    'close, keep-alive', 'X-Same', 'x-same, X-Quote', 'upgrade', 'Host', 'X-Forwarded-For',
+    'cookie',
     'content-length', 'transfer-encoding', '', ',', 'keep-alive ,', 'CLOSE', '"close"', 'closed',
     'close;x', 'te, close', 'Via', 'X-Request-ID');
 my @EXPECT = map { "Expect: $_" } ('100-continue', '100-continue', '100-Continue', '200-ok', '',
@@ -104,7 +107,8 @@ my @UPGRADE = map { [split /\|/] } ('Upgrade: websocket|Connection: Upgrade',
 my @WRONG = ('NoColon', ': empty', 'X Y: blank', "X\t: tab", 'X : blank', "X-Nul: a\0b", "X\0: nul",
     "X-Cr: a\rb", "X-Lf: a\nb", "X-Ctl: \x01", "X-Del: \x7f", "X-High: \xe4\xff", "X-\xe4: high",
     'X(Y): x', 'X"Y: x', ' X-Folded: x', "\tfolded", 'X-Fold: a', ' ', 'X-Huge: ' . 'w' x 8_100,
-    'X-Huge: ' . 'w' x 8_190, 'X-Huge: ' . 'w' x 9_000, 'X-Space:    ' . 'y' x 8_170, 'X[: x', 'X@: x',
+    'X-Huge: ' . 'w' x 8_190, 'X-Huge: ' . 'w' x 9_000, 'X-Space:    ' . 'y' x 8_170,
+    'X[: x', 'X@: x',
     'X/Y: x', "X-Bell: \a", "X-Vt: a\x0bb", 'X=Y', "Cookie: \x80", 'N' x 9_000 . ': x');
 
 sub fields {
@@ -139,8 +143,9 @@ sub chunks {
     }
     return $body if $odd && chance(0.1);
     my $last = $odd ? mostly(0.1, '0', '00', '0;x', '000000', '0 ', '-0', '') : '0';
-    my @trailers = chance(0.15) ? map { pick('X-T: 1', 'X-Trailer: 2', 'Content-Length: 5', 'Host: x',
-        'X-T:', $odd ? @WRONG : ()) } 0 .. rand 2 : ();
+    my @trailers = chance(0.15) ? map {
+        pick('X-T: 1', 'X-Trailer: 2', 'Content-Length: 5', 'Host: x', 'X-T:', $odd ? @WRONG : ())
+    } 0 .. rand 2 : ();
     return $body . join("\r\n", $last, @trailers, '', '');
 }
 
@@ -170,9 +175,11 @@ sub framed {
         [['Transfer-Encoding: gzip, chunked'], chunks(0)], [['Transfer-Encoding: identity'], $body],
         [['Transfer-Encoding: Chunked'], chunks(0)], [['Transfer-Encoding: xchunked'], chunks(0)],
         [['Transfer-Encoding: chunked;q=1'], chunks(0)], [['Transfer-Encoding:'], $body],
-        [['Transfer-Encoding: chunked, gzip'], chunks(0)], [["Transfer-Encoding:\tchunked\t"], chunks(0)],
+        [['Transfer-Encoding: chunked, gzip'], chunks(0)],
+        [["Transfer-Encoding:\tchunked\t"], chunks(0)],
         [['Transfer-Encoding: ,chunked'], chunks(0)], [['Transfer-Encoding : chunked'], chunks(0)],
-        [["Transfer-Encoding: \x0bchunked"], chunks(0)], [['Transfer-Encoding: "chunked"'], chunks(0)],
+        [["Transfer-Encoding: \x0bchunked"], chunks(0)],
+        [['Transfer-Encoding: "chunked"'], chunks(0)],
     ) };
 }
 
@@ -227,8 +234,9 @@ my @ANSWER_FIELDS = ('Content-Type: text/html', 'X-A: 1', 'X-A: 2', 'Set-Cookie:
     'Refresh: 5; url=http://127.0.0.1:{PORT}/z', 'URI: http://127.0.0.1:{PORT}/u', 'Server: up',
     'Date: Sat, 01 Jan 2000 00:00:00 GMT', 'Connection: close', 'Connection: X-A', 'Keep-Alive: 5',
     'Connection: keep-alive', 'Via: 1.0 up', 'ETag: "x"', 'Vary: Accept', 'Cache-Control: no-cache',
-    'WWW-Authenticate: Basic realm="x"', 'Proxy-Authenticate: Basic', 'Upgrade: foo', 'Trailer: X-T',
-    'Proxy-Connection: close', 'Last-Modified: Sat, 01 Jan 2000 00:00:00 GMT', 'Age: 5',
+    'WWW-Authenticate: Basic realm="x"', 'Proxy-Authenticate: Basic', 'Upgrade: foo',
+    'Trailer: X-T', 'Proxy-Connection: close', 'Age: 5',
+    'Last-Modified: Sat, 01 Jan 2000 00:00:00 GMT',
     'Content-Encoding: gzip', 'Accept-Ranges: bytes', 'X-Empty:', 'Link: </x>; rel=preload',
     'Expires: 0', 'Allow: GET', 'Warning: 110 - x', 'Retry-After: 1', 'Content-Language: de',
     'Content-Disposition: inline', 'X-Pad: avoid', 'Proxy-Status: up; error=x', "X-High: \xe4");
@@ -238,21 +246,24 @@ my @ANSWER_WRONG = ('NoColon', ': x', 'X Y: x', 'X : x', "X-Nul: \0", "X-Cr: a\r
 my @STATUS_LINES = ('HTTP/1.0 200 OK', 'HTTP/1.1 200', 'HTTP/1.1 200 ', 'HTTP/1.1  200 OK',
     'HTTP/1.1 99 X', 'HTTP/1.1 1000 X', 'HTTP/1.1 abc X', 'HTTP/2.0 200 OK', 'HTTP/1.2 200 OK', '',
     'ICY 200 OK', 'garbage', "HTTP/1.1 200 O\0K", "HTTP/1.1 200 \xe4", 'http/1.1 200 OK',
-    'HTTP/1.1 600 Six', 'HTTP/1.1 999 X', 'HTTP/1.1 101 Switching', 'HTTP/1.1 000 X', ' HTTP/1.1 200',
-    'HTTP/1.1 200 ' . 'r' x 500, "HTTP/1.1\t200 OK", 'HTTP/1.1 199 Odd', 'HTTP/1.1 299 My Own');
+    'HTTP/1.1 600 Six', 'HTTP/1.1 999 X', 'HTTP/1.1 101 Switching', 'HTTP/1.1 000 X',
+    ' HTTP/1.1 200', 'HTTP/1.1 200 ' . 'r' x 500, "HTTP/1.1\t200 OK", 'HTTP/1.1 199 Odd',
+    'HTTP/1.1 299 My Own');
 
 sub interim {
     return '' if chance(0.9);
-    return join '', map { "$_\r\n\r\n" } map { pick('HTTP/1.1 100 Continue', 'HTTP/1.1 102 Processing',
-        "HTTP/1.1 103 Early Hints\r\nLink: </x>", 'HTTP/1.1 150 Odd', "HTTP/1.1 100 Go\r\nX-I: 1",
+    return join '', map { "$_\r\n\r\n" } map { pick('HTTP/1.1 100 Continue',
+        'HTTP/1.1 102 Processing', "HTTP/1.1 103 Early Hints\r\nLink: </x>", 'HTTP/1.1 150 Odd',
+        "HTTP/1.1 100 Go\r\nX-I: 1",
         "HTTP/1.1 103 Hints\r\nContent-Length: 3\r\nConnection: close") } 0 .. rand 2;
 }
 
 # An answer for RProxy::Conversations.
 sub answer {
     my $status = mostly(0.4, '200 OK', '204 No Content', '304 Not Modified', '302 Found',
-        '404 Not Found', '500 Oops', '503 Busy', '201 Created', '206 Partial', '400 Bad', '401 Auth',
-        '407 Proxy', '413 Large', '205 Reset', '426 Upgrade', '502 Bad', '421 Misdirected',
+        '404 Not Found', '500 Oops', '503 Busy', '201 Created', '206 Partial', '400 Bad',
+        '401 Auth', '407 Proxy', '413 Large', '205 Reset', '426 Upgrade', '502 Bad',
+        '421 Misdirected',
         '408 Slow', '501 No', '100 Continue', '417 No', '300 Many', '301 Moved', '207 Multi');
     my $body = content(pick(0, 1, 10, 1_000, chance(0.1) ? 40_000 : 20));
     my @fields = map { pick(@ANSWER_FIELDS) } 1 .. rand 5;
@@ -302,15 +313,18 @@ sub answer {
 }
 
 my $SWITCH = { then => 'tunnel',
-    bytes => "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n" };
+    bytes => "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+        . "Connection: Upgrade\r\n\r\n" };
 
 # ---- conversations --------------------------------------------------------------------------
 
 # Up to four requests, one of them odd, or usual ones with odd answers. parts: the same bytes as
-# pieces, in parts that can be left out. Behind an answer that may break off the client sends nothing
-# more: unread bytes would turn the end of the connection into a reset at some times and not at
-# others. A client that ends its direction does so in the middle of its first request: behind a
-# whole one it counts as gone, and how far the request gets is a matter of time.
+# pieces, in parts that can be left out.
+#
+# Behind an answer that may break off the client sends nothing more: unread bytes would turn the end
+# of the connection into a reset at some times and not at others. A client that ends its direction
+# does so in the middle of its first request: behind a whole one it counts as gone, and how far the
+# request gets is a matter of time.
 sub conversation {
     my ($self) = @_;
     my $count = pick(1, 1, 1, 2, 2, 3, 4);

@@ -97,11 +97,12 @@ sub start {
     $self->write_config;
     for my $attempt (1 .. START_ATTEMPTS) {
         my ($log_size, $output_size) = ($self->log_size, -s $self->_output || 0);
-        $self->{pid} = $self->_spawn($self->_output, '-DFOREGROUND');
+        $self->{pid} = $self->_spawn($self->_output, '-DFOREGROUND',
+            @{ $self->{arguments} // [] });
         delete $self->{exit};
         my $started = wait_until('httpd to start', undef, sub {
             return 'gone' if $self->_reap;
-            return $self->error_log($log_size) =~ STARTED;
+            return $self->error_log($log_size) =~ ($self->{started_log} // STARTED);
         });
         return $self if $started ne 'gone';
         my $said = _read($self->_output, $output_size) . $self->error_log($log_size);
