@@ -306,7 +306,8 @@ behaviour 'RProxyTimeout tunnel= ends a tunnel in which nothing moves', sub {
     like($t->wait_access_log(qr/^101/), qr/^101 \S tunnel-timeout /, 'the log says why');
 };
 
-behaviour 'traffic in either direction keeps it open', lanes => ['event', 'worker', 'h2', 'engine'], sub {
+behaviour 'traffic in either direction keeps it open',
+    lanes => ['event', 'worker', 'h2', 'engine'], sub {
     my ($t) = @_;
     my $up = proxied($t, ['RProxyTimeout tunnel=2s idle=1s first-byte=1s total=1s'], sub {
         my ($conn) = @_;

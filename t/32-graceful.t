@@ -52,7 +52,8 @@ sub all_answered {
     return is_deeply(\@wrong, [], scalar(@exchanges) . ' requests are answered');
 }
 
-behaviour 'a graceful restart answers every parked request', lanes => ['event', 'tls', 'engine', 'engine-tls'], sub {
+behaviour 'a graceful restart answers every parked request',
+    lanes => ['event', 'tls', 'engine', 'engine-tls'], sub {
     my ($t) = @_;
     my ($up, @exchanges) = with_parked($t);
     my $idle = $t->upstream;
@@ -68,7 +69,8 @@ behaviour 'a graceful restart answers every parked request', lanes => ['event', 
     wait_gone(@old);
 };
 
-behaviour 'a graceful stop answers every parked request', lanes => ['event', 'tls', 'engine', 'engine-tls'], sub {
+behaviour 'a graceful stop answers every parked request',
+    lanes => ['event', 'tls', 'engine', 'engine-tls'], sub {
     my ($t) = @_;
     my ($up, @exchanges) = with_parked($t);
     $t->graceful_stop;
@@ -220,7 +222,8 @@ behaviour 'three graceful restarts under load cost no response', sub {
     is_deeply([grep { $_ ne '200' } keys %$got], [], 'all of them') or diag(explain($got));
 };
 
-behaviour 'idle clients are let go at once by a graceful restart', lanes => ['event', 'tls', 'engine', 'engine-tls'], sub {
+behaviour 'idle clients are let go at once by a graceful restart',
+    lanes => ['event', 'tls', 'engine', 'engine-tls'], sub {
     my ($t) = @_;
     my $up = $t->upstream->on_request(sub {
         my ($request, $conn) = @_;
@@ -300,7 +303,8 @@ behaviour 'MaxConnectionsPerChild replaces children and loses nothing', except =
     cmp_ok(scalar keys %served, '>=', 2, 'by several children') or diag(explain(\%served));
 };
 
-behaviour 'a child that is replaced answers what is parked first', lanes => ['event', 'tls', 'engine', 'engine-tls'], sub {
+behaviour 'a child that is replaced answers what is parked first',
+    lanes => ['event', 'tls', 'engine', 'engine-tls'], sub {
     my ($t) = @_;
     $t->mpm_config(MaxConnectionsPerChild => 12, ServerLimit => 8, ThreadsPerChild => 8,
         MaxRequestWorkers => 32, MinSpareThreads => 8, MaxSpareThreads => 32);

@@ -120,13 +120,15 @@ behaviour '<Location /admin> holds with RProxyEncodedSlashes decode', @lanes, su
     none_gets_through($t, $up);
 };
 
-behaviour '<Location /admin> holds with RProxyEncodedSlashes reject', lanes => ['event', 'engine'], sub {
+behaviour '<Location /admin> holds with RProxyEncodedSlashes reject',
+    lanes => ['event', 'engine'], sub {
     my ($t) = @_;
     my $up = protected($t, 'RProxyEncodedSlashes reject', 'RProxyPass / UP/', @denied);
     none_gets_through($t, $up, 1);
 };
 
-behaviour '<Location /admin> holds with AllowEncodedSlashes NoDecode', lanes => ['event', 'engine'], sub {
+behaviour '<Location /admin> holds with AllowEncodedSlashes NoDecode',
+    lanes => ['event', 'engine'], sub {
     my ($t) = @_;
     my $up = protected($t, 'AllowEncodedSlashes NoDecode', 'RProxyPass / UP/', @denied);
     none_gets_through($t, $up);

@@ -306,7 +306,8 @@ behaviour 'RequestHeader and Header of mod_headers see requests and responses', 
     is_deeply([$response->headers_all('Set-Cookie')], ['pre-a=1', 'pre-b=2']);
 };
 
-behaviour 'mod_remoteip names the client, the connection names the peer', lanes => ['event', 'engine'], sub {
+behaviour 'mod_remoteip names the client, the connection names the peer',
+    lanes => ['event', 'engine'], sub {
     my ($t) = @_;
     $t->extra_modules('remoteip');
     my $up = started($t, 'RemoteIPHeader X-Real', 'RemoteIPInternalProxy 127.0.0.1');

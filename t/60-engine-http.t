@@ -318,7 +318,8 @@ behaviour 'what errors leave of the connection, also behind uploads', @engine, s
     for my $target ('/open/200', '/open/404', '/open/500', '/open/503',
         '/refused/', '/open/gone') {
         same($lanes, "$target: no body", "GET $target HTTP/1.1\r\n$host\r\n$next");
-        for my $size (10, 100_000) {
+        # How much of a large one is read when the upstream goes is a matter of time.
+        for my $size (10, $target eq '/open/gone' ? () : 100_000) {
             my $post = "POST $target HTTP/1.1\r\n${host}Content-Length: $size\r\n\r\n"
                 . 'b' x $size;
             same($lanes, "$target: a body of $size", "$post$next");

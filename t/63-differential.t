@@ -152,6 +152,26 @@ sub printable {
     return $text =~ s/([^\x20-\x7e\n])/sprintf '\x%02x', ord $1/ger;
 }
 
+# Further accepted differences:
+# - An answer whose body is malformed from its first byte on: the pipeline resets the connection
+#   before the head has left, the engine has sent the head.
+# - Request bodies: the engine refuses with 400 what httpd's body filter takes (blanks behind a
+#   chunk's size), answers with 413 (a size beyond all numbers) or with silence. A body that ends
+#   with the connection gets a 400 or silence in either, as it is noticed: nobody reads it.
+# - A trailer that stands twice is joined, as fields are; of two Dates of an answer httpd keeps one.
+sub is_accepted {
+    my ($both, $conversation) = @_;
+    my @lines = lines_of($both);
+    my $has = sub { my ($what) = @_; return scalar grep { /$what/ } @lines };
+    return 1 if $has->(qr/^- \[client: reset\]/) && $has->(qr/^\+ \[broken off\]/);
+    return 1 if @lines == grep { /^[-+] (?:X-T|date): / } @lines;
+    my $bytes = join '', @{ $conversation->{parts} };
+    return 0 if $bytes !~ /(?:Transfer-Encoding|Content-Length)/i;
+    return $has->(qr/^\+ << HTTP\S+ 400 /)
+        || (!$has->(qr/^\+/) && $has->(qr/^- << HTTP\S+ 400 /)
+            && $conversation->{end} =~ /^(?:half|close)/);
+}
+
 # What differs, by lines.
 sub lines_of {
     my ($both) = @_;
@@ -237,28 +257,33 @@ behaviour 'both lanes treat a stream of bytes the same way', lanes => ['engine']
         my @some = map { $conversations[$_] } grep { $_ % @KINDS == $kind } 0 .. $#conversations;
         my @both = hold(\@lanes, $kind, \@some, seconds(QUIET));
         push @different, map { [$kind, $some[$_], $both[$_]] }
-            grep { $both[$_][0] ne $both[$_][1] } 0 .. $#some;
+            grep { $both[$_][0] ne $both[$_][1] && !is_accepted($both[$_], $some[$_]) }
+            0 .. $#some;
     }
     note(scalar(@different) . ' of ' . STREAMS . ' differ at first sight');
     my %class;
     for (@different) {
         my ($kind, $conversation) = @$_;
         my $both = differs(\@lanes, $kind, $conversation);
-        if (!$both) {
+        if (!$both || is_accepted($both, $conversation)) {
             $unsteady++;
             next;
         }
         push @{ $class{ class_of($both) } }, [$kind, $conversation];
     }
     note(($unsteady // 0) . ' of them do not when they are alone');
-    my $shown = 0;
+    my ($shown, $kinds) = (0, 0);
     for my $same (sort { @$b <=> @$a } values %class) {
         last if $shown++ >= SHOWN;
         my %length = map { $_ => length join '', @{ $_->[1]{parts} } } @$same;
         my ($shortest) = sort { $length{$a} <=> $length{$b} } @$same;
-        show(reduce(\@lanes, @$shortest), scalar @$same);
+        # Alone it may turn out to be one of those that are accepted.
+        my ($conversation, $both) = reduce(\@lanes, @$shortest);
+        next if is_accepted($both, $conversation);
+        $kinds++;
+        show($conversation, $both, scalar @$same);
     }
-    is(scalar(keys %class), 0, 'no kind of difference');
+    is($kinds, 0, 'no kind of difference');
     my %served;
     $served{$_}++ for $t->access_log;
     cmp_ok($served{engine} // 0, '>', STREAMS / 2, 'the engine has served its part')

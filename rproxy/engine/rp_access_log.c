@@ -80,7 +80,8 @@ static void end(rp_access_log *log)
     apr_pool_clear(log->pool);
 }
 
-server_rec *rp_access_log_find_server(rp_access_log *log, conn_rec *c, const rp_request *request)
+server_rec *rp_access_log_find_server(rp_access_log *log, conn_rec *c, const rp_request *request,
+                                      char **hostname)
 {
     request_rec *r = log->r;
     server_rec *server;
@@ -93,6 +94,7 @@ server_rec *rp_access_log_find_server(rp_access_log *log, conn_rec *c, const rp_
     memset(&r->parsed_uri, 0, sizeof(r->parsed_uri));
     ap_update_vhost_from_headers(r);
     server = r->status == HTTP_OK ? r->server : NULL;
+    *hostname = r->hostname ? strdup(r->hostname) : NULL;
     end(log);
     return server;
 }
@@ -158,13 +160,7 @@ static void fill(rp_access_log *log, const rp_h1_request *q, int status)
     if (log->needs->request_fields) {
         merge_into_table(r->headers_in, &request->fields);
     }
-    if (*request->authority) {
-        const char *colon = strrchr(request->authority, ':');
-
-        r->hostname = request->authority[0] != '[' && colon
-            ? apr_pstrmemdup(r->pool, request->authority,
-                             (apr_size_t)(colon - request->authority)) : request->authority;
-    }
+    r->hostname = q->d->hostname;
     if (log->needs->response_fields) {
         apr_table_clear(r->headers_out);
         r->content_type = NULL;

@@ -12,8 +12,10 @@
 /** Made in child_init; pool is the loop's. */
 rp_access_log *rp_access_log_create(apr_pool_t *pool, server_rec *server);
 
-/** The virtual host that httpd chooses for a request on c; NULL: it would refuse Host. */
-server_rec *rp_access_log_find_server(rp_access_log *log, conn_rec *c, const rp_request *request);
+/** The virtual host that httpd chooses for a request on c; NULL: it would refuse Host. hostname is
+ * set to what it makes of Host (malloc), NULL: there is none. */
+server_rec *rp_access_log_find_server(rp_access_log *log, conn_rec *c, const rp_request *request,
+                                      char **hostname);
 
 /** LimitRequestBody of these sections, 0: none. */
 apr_off_t rp_access_log_body_limit(rp_access_log *log, ap_conf_vector_t *per_dir);

@@ -482,6 +482,7 @@ static void destroy(rp_downstream *d)
     rp_handover_give_up(d);
     rp_park_set_engine(rp_park_of(c), NULL);
     free(d->host_text);
+    free(d->hostname);
     free(d);
     c->aborted = 1;                     /* nothing of it may write any more */
     c->current_thread = NULL;

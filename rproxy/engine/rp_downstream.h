@@ -80,6 +80,7 @@ struct rp_downstream {
     const rp_engine_host *host;         /* what host_text led to; NULL: not the engine's */
     server_rec *server;                 /* likewise, never NULL once host_text is set */
     char *host_text;                    /* the last Host, malloc; NULL: none yet */
+    char *hostname;                     /* what httpd makes of it for logs, malloc; NULL: none */
     apr_uint64_t bytes_in;              /* read since the last access log line */
     void *handover;                     /* rp_handover.c's */
 };

@@ -80,6 +80,25 @@ static rp_io read_sized(rp_h1_request *q, char *buffer, apr_size_t size, apr_siz
     return io == RP_IO_EOF ? fail_body(q, HTTP_BAD_REQUEST) : io;
 }
 
+/* LimitRequestFields and LimitRequestFieldSize hold for trailers as well. */
+static int are_trailers_allowed(const rp_h1_request *q)
+{
+    const server_rec *server = q->host->server;
+    const rp_fields *trailers = &q->chunked.trailers;
+
+    if (server->limit_req_fields > 0 && trailers->count > server->limit_req_fields) {
+        return 0;
+    }
+    for (int i = 0; i < trailers->count; i++) {
+        const rp_field *field = &trailers->items[i];
+
+        if (field->name_len + field->value_len + 2 > (apr_uint32_t)server->limit_req_fieldsize) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 /* Coded bytes go through the connection's own buffer: what follows the body is the next request. */
 static rp_io read_chunked(rp_h1_request *q, char *buffer, apr_size_t size, apr_size_t *got)
 {
@@ -112,6 +131,9 @@ static rp_io read_chunked(rp_h1_request *q, char *buffer, apr_size_t size, apr_s
         return fail_body(q, HTTP_BAD_REQUEST);
     }
     if (parsed == RP_PARSE_DONE) {
+        if (!are_trailers_allowed(q)) {
+            return fail_body(q, HTTP_BAD_REQUEST);
+        }
         q->body_ended = 1;
     }
     return *got > 0 ? RP_IO_DONE : parsed == RP_PARSE_DONE ? RP_IO_EOF : RP_IO_AGAIN;
@@ -291,6 +313,7 @@ static const char *reason_of(int status, const char *reason)
 static rp_io client_interim(void *client, int status, const rp_fields *fields)
 {
     rp_h1_request *q = client;
+    const char *reason;
 
     if (q->request.minor_version < 1 || (status == 100 && !q->expects_100)) {
         return RP_IO_DONE;              /* one that this client did not ask for stays here */
@@ -301,7 +324,9 @@ static rp_io client_interim(void *client, int status, const rp_fields *fields)
     if (!q->head.pool) {
         rp_buffer_init(&q->head, q->pool, RP_H1_HEADROOM);
     }
-    rp_http_write_response(&q->head, status, reason_of(status, ""), fields);
+    reason = reason_of(status, "");
+    rp_http_write_response(&q->head, status,
+                           *reason ? reason : apr_psprintf(q->pool, "Status %d", status), fields);
     switch (rp_h1_write(q)) {
     case RP_IO_AGAIN:
         q->x.client_blocked = 1;

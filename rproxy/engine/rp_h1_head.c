@@ -62,8 +62,9 @@ static void choose_host(rp_h1_request *q)
         return;
     }
     free(d->host_text);
-    d->host_text = NULL;
-    d->server = rp_access_log_find_server(d->engine->log, d->c, &q->request);
+    free(d->hostname);
+    d->host_text = d->hostname = NULL;
+    d->server = rp_access_log_find_server(d->engine->log, d->c, &q->request, &d->hostname);
     d->host = d->server ? rp_eligible_host(d->server) : NULL;
     if (!d->host || !fits_handshake(d, authority)) {
         d->host = NULL;

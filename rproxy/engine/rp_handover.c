@@ -106,6 +106,21 @@ static void skip_line_ends(apr_bucket_brigade *bytes)
     }
 }
 
+static int has_line(const apr_bucket_brigade *bytes)
+{
+    for (apr_bucket *b = APR_BRIGADE_FIRST(bytes); b != APR_BRIGADE_SENTINEL(bytes);
+         b = APR_BUCKET_NEXT(b)) {
+        const char *data;
+        apr_size_t len;
+
+        if (apr_bucket_read(b, &data, &len, APR_BLOCK_READ) == APR_SUCCESS
+            && memchr(data, '\n', len)) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
 /* What the engine has read comes first, then what the filters below give. Always the first of the
  * connection's filters, above mod_ssl's: these bytes are plain. */
 static apr_status_t replay_in(ap_filter_t *f, apr_bucket_brigade *bb, ap_input_mode_t mode,
@@ -117,12 +132,19 @@ static apr_status_t replay_in(ap_filter_t *f, apr_bucket_brigade *bb, ap_input_m
     if (bytes && mode == AP_MODE_EATCRLF) {
         skip_line_ends(bytes);
     }
+    /* A line that was split off at the end of a bucket leaves an empty one. */
+    while (bytes && !APR_BRIGADE_EMPTY(bytes) && APR_BRIGADE_FIRST(bytes)->length == 0) {
+        apr_bucket_delete(APR_BRIGADE_FIRST(bytes));
+    }
     if (!bytes || APR_BRIGADE_EMPTY(bytes) || mode == AP_MODE_INIT) {
         return h->then == APR_SUCCESS || mode == AP_MODE_INIT
             ? ap_get_brigade(f->next, bb, mode, block, size) : h->then;
     }
     switch (mode) {
     case AP_MODE_GETLINE:
+        if (h->then == APR_TIMEUP && !has_line(bytes)) {
+            return h->then;             /* as who waited for the rest of the line */
+        }
         return apr_brigade_split_line(bb, bytes, block, HUGE_STRING_LEN);
     case AP_MODE_READBYTES:
         return take_bytes(bytes, bb, size, 0);
