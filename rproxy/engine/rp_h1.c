@@ -19,7 +19,6 @@
 
 #define RP_H1_REQUESTS_KEPT 256         /* free requests of a loop, each with a pool of 8 KiB */
 #define RP_H1_BUDGET (1 << 20)          /* bytes of one exchange before others have their turn */
-#define RP_H1_CLOSED 499                /* in the log only: nobody is there to get it */
 
 static void serve(rp_downstream *d);
 

@@ -11,6 +11,7 @@
 #include "rproxy/exchange/rp_exchange.h"
 
 #define RP_H1_PIECES 2                  /* body pieces not written yet */
+#define RP_H1_CLOSED 499                /* in the log only: nobody is there to get it */
 
 /** Bytes of a body on their way to the client, in a buffer of the loop's. */
 typedef struct rp_h1_piece {

@@ -11,6 +11,7 @@
 #include "http_config.h"
 #include "http_connection.h"
 #include "util_filter.h"
+#include "rproxy/engine/rp_access_log.h"
 #include "rproxy/engine/rp_handover.h"
 #include "rproxy/engine/rp_lane.h"
 #include "rproxy/pipeline/rp_park.h"
@@ -436,6 +437,8 @@ void rp_handover_outcome(rp_downstream *d, rp_h1_request *q)
 
     if (rp_h1_write(q) != RP_IO_DONE) {
         /* Interim responses that the client doesn't take: it won't take an answer either. */
+        rp_access_log_failure(d->engine->log, q);
+        rp_access_log_write(d->engine->log, q, RP_H1_CLOSED);
         rp_h1_drop_request(q);
         rp_downstream_abort(d, 0);
         return;
