@@ -159,7 +159,8 @@ static apr_size_t gather_head(rp_exchange *x, const char *data, apr_size_t len)
         x->in = apr_palloc(x->pool, capacity);
         x->in_capacity = capacity - 1;
     }
-    else if (take > x->in_capacity - x->in_len) {
+    /* Also for the first piece: a lane's buffer may be larger than a head may be. */
+    if (take > x->in_capacity - x->in_len) {
         take = x->in_capacity - x->in_len;
     }
     memcpy(x->in + x->in_len, data, take);
