@@ -68,21 +68,11 @@ int rp_exchange_client_left(rp_exchange *x)
 
 /* ---- attempts -------------------------------------------------------------------------------- */
 
-/* Nonzero if the request and its whole body can be sent once more, should the upstream turn out to
- * have closed an idle connection. */
-static int survives_dead_connection(const rp_exchange *x)
-{
-    const rp_request *request = x->request;
-
-    return request->framing == RP_BODY_NONE
-        ? x->settings->retry.any_method || rp_method_is_idempotent(request->method)
-        : x->keep_body && request->framing == RP_BODY_LENGTH
-            && request->content_length <= RP_REPLAY_BODY_MAX;
-}
-
 static void begin_attempt(rp_exchange *x, apr_time_t now, int fresh)
 {
-    x->conn = rp_conn_acquire(x->endpoint, x->shelf, fresh, !survives_dead_connection(x));
+    /* Checked also where a loop watches idle connections: what an upstream has sent behind its last
+     * answer must not be read as this one, and the loop may not have got to that event yet. */
+    x->conn = rp_conn_acquire(x->endpoint, x->shelf, fresh, 1);
     x->state = RP_X_CONNECT;
     x->attempts++;
     x->attempt_at = x->progress_at = now;
