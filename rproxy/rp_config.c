@@ -199,6 +199,33 @@ void *rp_config_merge_server(apr_pool_t *pool, void *base_config, void *add_conf
 
 const rp_retry rp_retry_default = { .tries = 2, .on = RP_RETRY_ERROR };
 
+int rp_config_trusts(const rp_server_config *server, apr_sockaddr_t *address)
+{
+    const apr_array_header_t *trusted = server->trusted_proxies;
+
+    for (int i = 0; trusted && i < trusted->nelts; i++) {
+        if (apr_ipsubnet_test(APR_ARRAY_IDX(trusted, i, apr_ipsubnet_t *), address))
+            return 1;
+    }
+    return 0;
+}
+
+void rp_config_fill_reverse(const rp_dir_config *dir, const rp_exchange_settings *settings,
+                            const rp_request *request, const rp_target *target,
+                            const char *client_prefix, rp_reverse *reverse)
+{
+    reverse->upstream_scheme = target->scheme == RP_SCHEME_HTTPS ? "https" : "http";
+    reverse->upstream_authority = target->authority;
+    reverse->sent_host = settings->preserve_host ? request->authority : target->authority;
+    reverse->upstream_base = target->base;
+    reverse->client_scheme = request->scheme;
+    reverse->client_authority = request->authority;
+    reverse->client_prefix = client_prefix;
+    reverse->rules = dir->reverse_rules;
+    reverse->cookie_domains = dir->cookie_domains;
+    reverse->cookie_paths = dir->cookie_paths;
+}
+
 void rp_config_exchange_settings(const rp_dir_config *dir, const rp_server_config *server,
                                  rp_exchange_settings *settings)
 {

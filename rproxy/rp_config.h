@@ -90,6 +90,15 @@ static inline rp_dir_config *rp_dir_config_of(const ap_conf_vector_t *per_dir)
  * response with this status. */
 int rp_error_override_covers(const rp_error_override *override, int status);
 
+/** Nonzero if RProxyTrustedProxy lists the peer at address. */
+int rp_config_trusts(const rp_server_config *server, apr_sockaddr_t *address);
+
+/** How the upstream's addresses become the client's. client_prefix is the path of the route as the
+ * client knows it. */
+void rp_config_fill_reverse(const rp_dir_config *dir, const rp_exchange_settings *settings,
+                            const rp_request *request, const rp_target *target,
+                            const char *client_prefix, rp_reverse *reverse);
+
 /** What an exchange needs, from the merged sections of a request, defaults filled in. */
 void rp_config_exchange_settings(const rp_dir_config *dir, const rp_server_config *server,
                                  rp_exchange_settings *settings);

@@ -18,7 +18,6 @@ APLOG_USE_MODULE(rproxy);
 
 struct rp_access_log {
     request_rec *r;                     /* its tables live as long, r->pool for one line */
-    apr_pool_t *pool;                   /* = r->pool */
     const rp_log_needs *needs;
     apr_pool_t *lasting;                /* the loop's */
     ap_sb_handle_t *sbh;                /* where mod_status finds what we count; NULL: nowhere */
@@ -31,12 +30,10 @@ rp_access_log *rp_access_log_create(apr_pool_t *pool, server_rec *server)
     rp_access_log *log = apr_pcalloc(pool, sizeof(*log));
     request_rec *r = apr_pcalloc(pool, sizeof(*r));
 
-    apr_pool_create(&log->pool, pool);
     log->r = r;
     log->needs = rp_eligible_log_needs();
     ap_create_sb_handle(&log->nowhere, pool, -1, -1);
     log->lasting = pool;
-    r->pool = pool;
     r->allowed_methods = ap_make_method_list(pool, 2);
     r->headers_in = apr_table_make(pool, 32);
     r->trailers_in = apr_table_make(pool, 4);
@@ -49,7 +46,7 @@ rp_access_log *rp_access_log_create(apr_pool_t *pool, server_rec *server)
     ap_set_core_module_config(r->request_config, apr_pcalloc(pool, sizeof(core_request_config)));
     r->server = server;
     r->per_dir_config = server->lookup_defaults;
-    r->pool = log->pool;
+    apr_pool_create(&r->pool, pool);
     r->handler = "rproxy";
     r->protocol = "HTTP/1.1";
     r->proto_num = HTTP_VERSION(1, 1);
@@ -77,7 +74,7 @@ static void end(rp_access_log *log)
 {
     log->r->connection->sbh = NULL;
     log->r->connection = NULL;
-    apr_pool_clear(log->pool);
+    apr_pool_clear(log->r->pool);
 }
 
 server_rec *rp_access_log_find_server(rp_access_log *log, conn_rec *c, const rp_request *request,
@@ -133,7 +130,7 @@ static void fill_trailers(request_rec *r, const rp_h1_request *q)
 }
 
 /* The request as httpd would show it to those who log. */
-static void fill(rp_access_log *log, const rp_h1_request *q, int status)
+static void fill(rp_access_log *log, const rp_h1_request *q)
 {
     request_rec *r = log->r;
     const rp_request *request = &q->request;
@@ -153,7 +150,7 @@ static void fill(rp_access_log *log, const rp_h1_request *q, int status)
         ? rp_uri_decode(r->pool, request->path, strlen(request->path)) : (char *)request->path;
     r->args = (char *)request->query;
     r->filename = apr_pstrcat(r->pool, "rproxy:", q->match.route->target->text, NULL);
-    r->status = status;
+    r->status = q->head_sent ? q->response.status : RP_H1_CLOSED;
     r->bytes_sent = q->tunnel ? 0 : q->sent_body;
     r->read_length = q->body_bytes;
     r->sent_bodyct = q->head_sent;
@@ -203,7 +200,7 @@ static void count_for_status(rp_access_log *log, const rp_downstream *d)
     }
 }
 
-void rp_access_log_write(rp_access_log *log, const rp_h1_request *q, int status)
+void rp_access_log_write(rp_access_log *log, const rp_h1_request *q)
 {
     rp_downstream *d = q->d;
     conn_rec *c = d->c;
@@ -212,7 +209,7 @@ void rp_access_log_write(rp_access_log *log, const rp_h1_request *q, int status)
         rp_engine_count_in(c, (apr_off_t)d->bytes_in);
     }
     d->bytes_in = 0;
-    fill(log, q, status);
+    fill(log, q);
     c->aborted = q->write_failed || q->x.client_gone;
     c->keepalive = q->keep_alive && !d->ended ? AP_CONN_KEEPALIVE : AP_CONN_CLOSE;
     ap_run_log_transaction(log->r);
@@ -225,7 +222,7 @@ void rp_access_log_write(rp_access_log *log, const rp_h1_request *q, int status)
 
 void rp_access_log_failure(rp_access_log *log, rp_h1_request *q)
 {
-    fill(log, q, 0);
+    fill(log, q);
     rp_report_failure(log->r, &q->x, q->match.route->target->text);
     q->log_id = log->r->log_id ? apr_pstrdup(q->pool, log->r->log_id) : NULL;
     end(log);

@@ -21,7 +21,7 @@ server_rec *rp_access_log_find_server(rp_access_log *log, conn_rec *c, const rp_
 apr_off_t rp_access_log_body_limit(rp_access_log *log, ap_conf_vector_t *per_dir);
 
 /** Writes the log line of a request that has ended, and counts it for mod_status. */
-void rp_access_log_write(rp_access_log *log, const rp_h1_request *q, int status);
+void rp_access_log_write(rp_access_log *log, const rp_h1_request *q);
 
 /** Logs why a request ended, as the pipeline does. Before its line in the access log, which has the
  * message's id then (%L). */

@@ -21,6 +21,7 @@
 #include "rproxy/engine/rp_h1.h"
 #include "rproxy/engine/rp_handover.h"
 #include "rproxy/pipeline/rp_park.h"
+#include "rproxy/pipeline/rp_park_timer.h"
 
 APLOG_USE_MODULE(rproxy);
 
@@ -131,7 +132,7 @@ int rp_downstream_take(conn_rec *c)
     struct ssl_st *ssl;
 
     if (!engine || rp_park_engine(c) || c->master || !c->cs || c->aborted
-        || rp_engine_draining_since()
+        || rp_park_timer_draining_since()
         || !reaches_engine(c) || has_foreign_filter(c)
         || strcmp(ap_get_protocol(c), AP_PROTOCOL_HTTP1) != 0) {
         return 0;
@@ -412,7 +413,6 @@ static void arrive(rp_loop *loop, rp_loop_mail *mail)
     }
     engine->connections = d;
     engine->connection_count++;
-    d->draining = engine->draining != 0;
     open_for_protocol(d);
 }
 

@@ -67,7 +67,6 @@ struct rp_downstream {
     unsigned int readable:1;            /* reading may give something */
     unsigned int left:1;                /* the client ended its direction (or the connection) */
     unsigned int ended:1;               /* that end, or an error, was read */
-    unsigned int draining:1;            /* no further request after this one */
     unsigned int peer_trusted:1;        /* RProxyTrustedProxy of the host it was asked for */
     char *in;                           /* bytes that were read: in[in_start..in_end) */
     unsigned int in_size, in_start, in_end;

@@ -2,11 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE                     /* sched_getaffinity */
-#endif
 #include <errno.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -30,9 +26,9 @@
 APLOG_USE_MODULE(rproxy);
 
 static rp_engine_loop *loops;
-static int loop_count;                  /* 0: the engine isn't running */
+static atomic_int loop_count;           /* 0: the engine isn't running */
 static atomic_uint next_loop;
-static _Atomic apr_time_t draining_since;
+static atomic_flag told_to_drain = ATOMIC_FLAG_INIT;
 static int silent[2] = { -1, -1 };      /* a pair of sockets on which nobody writes */
 
 static APR_OPTIONAL_FN_TYPE(ap_logio_add_bytes_in) *add_bytes_in;
@@ -41,17 +37,12 @@ static APR_OPTIONAL_FN_TYPE(ap_logio_get_last_bytes) *get_last_bytes;
 
 rp_engine_loop *rp_engine_next_loop(void)
 {
-    if (loop_count == 0) {
-        return NULL;
-    }
-    /* Relaxed: in turn, roughly. */
-    return &loops[atomic_fetch_add_explicit(&next_loop, 1, memory_order_relaxed)
-                  % (unsigned int)loop_count];
-}
+    int count = loop_count;
 
-apr_time_t rp_engine_draining_since(void)
-{
-    return atomic_load_explicit(&draining_since, memory_order_relaxed);
+    /* Relaxed: in turn, roughly. */
+    return count == 0 ? NULL
+        : &loops[atomic_fetch_add_explicit(&next_loop, 1, memory_order_relaxed)
+                 % (unsigned int)count];
 }
 
 int rp_engine_silent_socket(void)
@@ -130,10 +121,8 @@ static void drain_loop(rp_loop *loop, rp_loop_mail *mail)
     rp_downstream *next;
 
     (void)mail;
-    engine->draining = 1;
     for (rp_downstream *d = engine->connections; d; d = next) {
         next = d->next;
-        d->draining = 1;
         if (d->state == RP_DOWN_OPEN) {
             d->protocol->drain(d);
         }
@@ -142,12 +131,10 @@ static void drain_loop(rp_loop *loop, rp_loop_mail *mail)
 
 static void begin_to_drain(void)
 {
-    apr_time_t never = 0;
-
-    if (loop_count == 0
-        || !atomic_compare_exchange_strong(&draining_since, &never, apr_time_now())) {
+    if (loop_count == 0 || atomic_flag_test_and_set(&told_to_drain)) {
         return;
     }
+    rp_park_timer_drain();
     for (int i = 0; i < loop_count; i++) {
         rp_loop_send(loops[i].loop, &loops[i].drain_mail);
     }
@@ -155,12 +142,10 @@ static void begin_to_drain(void)
 
 static void tick(rp_loop *loop)
 {
-    rp_engine_loop *engine = loop->owner;
     int state = AP_MPMQ_RUNNING;
 
     rp_shelf_maintain(loop->shelf, loop->now);
-    if (!engine->draining && ap_mpm_query(AP_MPMQ_MPM_STATE, &state) == APR_SUCCESS
-        && state == AP_MPMQ_STOPPING) {
+    if (ap_mpm_query(AP_MPMQ_MPM_STATE, &state) == APR_SUCCESS && state == AP_MPMQ_STOPPING) {
         begin_to_drain();               /* MPMs that have no child_stopping hook */
     }
 }
@@ -190,13 +175,6 @@ static void idle(void *baton, int fd, rp_conn *conn)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-static int cpus(void)
-{
-    cpu_set_t set;
-
-    return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
-}
-
 static apr_status_t stop(void *ignored)
 {
     int count = loop_count;
@@ -217,10 +195,9 @@ static apr_status_t stop(void *ignored)
     return APR_SUCCESS;
 }
 
-static apr_status_t start_loop(rp_engine_loop *engine, int number, apr_pool_t *pool,
-                               server_rec *server)
+static apr_status_t start_loop(rp_engine_loop *engine, apr_pool_t *pool, server_rec *server)
 {
-    apr_status_t rv = rp_loop_create(&engine->loop, number, pool);
+    apr_status_t rv = rp_loop_create(&engine->loop, pool);
     rp_loop *loop = engine->loop;
 
     if (rv != APR_SUCCESS) {
@@ -246,8 +223,6 @@ apr_status_t rp_engine_child_init(apr_pool_t *pool, server_rec *server)
     if (!rp_eligible_any()) {
         return APR_SUCCESS;
     }
-    wanted = wanted > 0 ? wanted : cpus();
-    wanted = wanted < RP_SHELVES_MAX ? wanted : RP_SHELVES_MAX;
     ap_mpm_query(AP_MPMQ_MAX_THREADS, &threads);
     add_bytes_in = APR_RETRIEVE_OPTIONAL_FN(ap_logio_add_bytes_in);
     add_bytes_out = APR_RETRIEVE_OPTIONAL_FN(ap_logio_add_bytes_out);
@@ -261,7 +236,7 @@ apr_status_t rp_engine_child_init(apr_pool_t *pool, server_rec *server)
     rv = rp_lane_start(pool, threads);
     loops = apr_pcalloc(pool, (apr_size_t)wanted * sizeof(*loops));
     for (int i = 0; i < wanted && rv == APR_SUCCESS; i++) {
-        rv = start_loop(&loops[i], i, pool, server);
+        rv = start_loop(&loops[i], pool, server);
         loop_count += rv == APR_SUCCESS;
     }
     apr_pool_pre_cleanup_register(pool, NULL, stop);

@@ -20,7 +20,6 @@ struct rp_engine_loop {
     rp_loop *loop;
     rp_downstream *connections;
     int connection_count;
-    int draining;                       /* the child stops gracefully */
     rp_access_log *log;
     rp_h1_request *resolving;           /* wait for a name */
     rp_h1_request *free_requests;
@@ -32,9 +31,6 @@ struct rp_engine_loop {
 
 /** The loop that gets the next connection; any thread. NULL: the engine isn't running. */
 rp_engine_loop *rp_engine_next_loop(void);
-
-/** When the child began to stop gracefully, 0: it doesn't; any thread. */
-apr_time_t rp_engine_draining_since(void);
 
 /** A socket on which nothing ever comes. */
 int rp_engine_silent_socket(void);

@@ -14,6 +14,7 @@
 #include "rproxy/engine/rp_h1.h"
 #include "rproxy/engine/rp_h1_private.h"
 #include "rproxy/engine/rp_handover.h"
+#include "rproxy/pipeline/rp_park_timer.h"
 #include "rproxy/pipeline/rp_report.h"
 #include "rproxy/pipeline/rp_stats.h"
 
@@ -116,7 +117,7 @@ static void wait_for_head(rp_downstream *d)
     apr_time_t due = 0;
 
     if (d->in_start == d->in_end && d->requests > 0) {
-        if (d->draining) {
+        if (rp_park_timer_draining_since()) {
             rp_downstream_close(d);
             return;
         }
@@ -256,9 +257,11 @@ static void watch_upstream(rp_h1_request *q, const rp_waits *waits)
     }
 }
 
-static int reads_body(const rp_h1_request *q)
+/* When the body that is waited for comes too slowly; 0: never, or none is waited for. */
+static apr_time_t body_deadline(const rp_h1_request *q)
 {
-    return q->x.want_client_read && !q->tunnel;
+    return q->x.want_client_read && !q->tunnel
+        ? read_deadline(&q->host->body, q->body_began, q->body_bytes) : 0;
 }
 
 static void wait_for_exchange(rp_h1_request *q)
@@ -272,13 +275,9 @@ static void wait_for_exchange(rp_h1_request *q)
     if (waits.again) {
         rp_downstream_again(d);
     }
-    due = waits.deadline;
-    if (reads_body(q)) {
-        apr_time_t body = read_deadline(&q->host->body, q->body_began, q->body_bytes);
-
-        if (body && (!due || body < due)) {
-            due = body;
-        }
+    due = body_deadline(q);
+    if (!due || (waits.deadline && waits.deadline < due)) {
+        due = waits.deadline;
     }
     rp_downstream_set_deadline(d, due);
 }
@@ -290,8 +289,8 @@ static void end_request(rp_h1_request *q, int close)
 {
     rp_downstream *d = q->d;
 
-    rp_access_log_write(d->engine->log, q, q->head_sent ? q->response.status : RP_H1_CLOSED);
-    close |= !q->keep_alive || d->draining || d->ended;
+    rp_access_log_write(d->engine->log, q);
+    close |= !q->keep_alive || rp_park_timer_draining_since() || d->ended;
     d->answered_at = d->loop->now;
     rp_h1_drop_request(q);
     if (close) {
@@ -333,7 +332,7 @@ static void break_off(rp_h1_request *q)
     if (!q->write_failed) {
         rp_h1_write(q);
     }
-    rp_access_log_write(d->engine->log, q, q->head_sent ? q->response.status : RP_H1_CLOSED);
+    rp_access_log_write(d->engine->log, q);
     rp_h1_drop_request(q);
     rp_downstream_abort(d, reset);
 }
@@ -352,9 +351,6 @@ static void end_exchange(rp_h1_request *q)
     account(q);
     switch (x->outcome) {
     case RP_OUTCOME_DONE:
-        if (q->tunnel) {
-            q->keep_alive = 0;
-        }
         finish(q);
         break;
     case RP_OUTCOME_ERROR:
@@ -387,25 +383,6 @@ static void step(rp_h1_request *q, int upstream_ready)
 
 /* ---- the beginning of a request -------------------------------------------------------------- */
 
-static void set_reverse(rp_h1_request *q)
-{
-    const rp_target *target = q->match.route->target;
-    const rp_dir_config *dir = q->route->dir;
-    rp_reverse *reverse = &q->reverse;
-
-    reverse->upstream_scheme = target->scheme == RP_SCHEME_HTTPS ? "https" : "http";
-    reverse->upstream_authority = target->authority;
-    reverse->sent_host = q->route->settings.preserve_host ? q->request.authority
-                                                          : target->authority;
-    reverse->upstream_base = target->base;
-    reverse->client_scheme = q->request.scheme;
-    reverse->client_authority = q->request.authority;
-    reverse->client_prefix = q->match.route->path;
-    reverse->rules = dir->reverse_rules;
-    reverse->cookie_domains = dir->cookie_domains;
-    reverse->cookie_paths = dir->cookie_paths;
-}
-
 /* Nonzero: the exchange was started. */
 static int start_exchange(rp_h1_request *q)
 {
@@ -430,7 +407,8 @@ static int start_exchange(rp_h1_request *q)
     if (!x->endpoint) {
         return 0;
     }
-    set_reverse(q);
+    rp_config_fill_reverse(dir, x->settings, &q->request, x->address, q->match.route->path,
+                           &q->reverse);
     q->body_left = q->request.framing == RP_BODY_LENGTH ? q->request.content_length : 0;
     if (q->request.framing == RP_BODY_CHUNKED) {
         rp_chunked_init(&q->chunked, q->pool);
@@ -594,17 +572,24 @@ static void expired(rp_downstream *d)
         q->x.reason = RP_REASON_CLIENT_TIMEOUT;
         break_off(q);
     }
-    else if (reads_body(q)) {
-        apr_time_t due = read_deadline(&q->host->body, q->body_began, q->body_bytes);
+    else {
+        apr_time_t due = body_deadline(q);
 
         if (due && due <= d->loop->now) {
             body_too_slow(q);
-            return;
         }
-        step(q, 0);
+        else {
+            step(q, 0);
+        }
     }
-    else {
-        step(q, 0);
+}
+
+void rp_h1_bound_tunnel(rp_h1_request *q)
+{
+    apr_time_t since = rp_park_timer_draining_since();
+
+    if (since) {
+        q->x.drain_by = since + q->route->settings.timeouts.drain;
     }
 }
 
@@ -612,12 +597,11 @@ static void drain(rp_downstream *d)
 {
     rp_h1_request *q = d->session;
 
-    d->draining = 1;
     if (!q && d->in_start == d->in_end && !d->readable && d->requests > 0) {
         rp_downstream_close(d);         /* a new one has been promised an answer */
     }
     else if (q && q->tunnel) {
-        q->x.drain_by = rp_engine_draining_since() + q->route->settings.timeouts.drain;
+        rp_h1_bound_tunnel(q);
         wait_for_exchange(q);
     }
 }
@@ -638,7 +622,7 @@ static void closed(rp_downstream *d)
     if (q->in_exchange) {
         rp_exchange_end(&q->x, RP_REASON_CLIENT_GONE);
         account(q);
-        rp_access_log_write(d->engine->log, q, q->head_sent ? q->response.status : RP_H1_CLOSED);
+        rp_access_log_write(d->engine->log, q);
     }
     rp_h1_drop_request(q);
 }

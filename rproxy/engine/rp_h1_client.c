@@ -518,11 +518,8 @@ static void client_tunnel(void *client)
     rp_h1_request *q = client;
 
     q->tunnel = 1;
-    q->keep_alive = 0;
     q->x.client_blocked = rp_h1_write(q) == RP_IO_AGAIN;
-    if (q->d->draining) {
-        q->x.drain_by = rp_engine_draining_since() + q->route->settings.timeouts.drain;
-    }
+    rp_h1_bound_tunnel(q);
     rp_stats_add(RP_STAT_TUNNELS, 1);
 }
 

@@ -16,23 +16,12 @@
 #include "util_time.h"
 #include "rproxy/engine/rp_access_log.h"
 #include "rproxy/engine/rp_h1_private.h"
+#include "rproxy/pipeline/rp_park_timer.h"
 #include "rproxy/pipeline/rp_request_id.h"
 
 #define RP_LINE_MARGIN 64               /* blanks that a field line may have had */
 
 /* ---- virtual hosts --------------------------------------------------------------------------- */
-
-static int is_trusted(const rp_server_config *config, conn_rec *c)
-{
-    const apr_array_header_t *trusted = config->trusted_proxies;
-
-    for (int i = 0; trusted && i < trusted->nelts; i++) {
-        if (apr_ipsubnet_test(APR_ARRAY_IDX(trusted, i, apr_ipsubnet_t *), c->client_addr)) {
-            return 1;
-        }
-    }
-    return 0;
-}
 
 /* What mod_ssl demands of Host (RFC 9110 section 7.4): where it isn't plain, mod_ssl decides. */
 static int fits_handshake(const rp_downstream *d, const char *authority)
@@ -70,7 +59,7 @@ static void choose_host(rp_h1_request *q)
         d->host = NULL;
         return;
     }
-    d->peer_trusted = is_trusted(d->host->config, d->c) != 0;
+    d->peer_trusted = rp_config_trusts(d->host->config, d->c->client_addr) != 0;
     if (*authority) {
         d->host_text = strdup(authority);
     }
@@ -226,7 +215,8 @@ static int may_persist(const rp_h1_request *q, int status, int sent_keep_alive)
 {
     const server_rec *server = q->host->server;
 
-    return !q->close_delimited && !q->expects_100 && !q->d->draining && server->keep_alive
+    return !q->close_delimited && !q->expects_100 && !rp_park_timer_draining_since()
+        && server->keep_alive
         && server->keep_alive_timeout > 0
         && (server->keep_alive_max == 0 || q->d->c->keepalives < server->keep_alive_max)
         && !drops_connection(status) && !has_token(&q->request.fields, "close")

@@ -101,6 +101,9 @@ void rp_h1_complete_fields(rp_h1_request *q, const rp_response *response, rp_fie
 /** Gives a request back to its loop, with what it holds. */
 void rp_h1_drop_request(rp_h1_request *q);
 
+/** A tunnel, and the child stops gracefully: ends it in time. */
+void rp_h1_bound_tunnel(rp_h1_request *q);
+
 /** The exchange is about to give back or close its connection. */
 void rp_h1_detach(void *client);
 

@@ -273,7 +273,7 @@ static void run(rp_lane_job *job, const rp_lane_thread *thread)
 
     c->sbh = thread->sbh;
     c->current_thread = thread->thread;
-    c->id = rp_engine_connection_id(thread->number);
+    c->id = thread->id;
     if (h->phase == PHASE_BEGIN) {
         if (d->tls) {
             rp_downstream_tls_drain(d);
@@ -438,7 +438,7 @@ void rp_handover_outcome(rp_downstream *d, rp_h1_request *q)
     if (rp_h1_write(q) != RP_IO_DONE) {
         /* Interim responses that the client doesn't take: it won't take an answer either. */
         rp_access_log_failure(d->engine->log, q);
-        rp_access_log_write(d->engine->log, q, RP_H1_CLOSED);
+        rp_access_log_write(d->engine->log, q);
         rp_h1_drop_request(q);
         rp_downstream_abort(d, 0);
         return;

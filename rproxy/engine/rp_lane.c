@@ -20,7 +20,6 @@ static rp_lane_job *first, **end = &first;
 static int queued, idle, count, most;
 static apr_pool_t *pool;
 
-static atomic_int load;
 static atomic_int numbers;              /* given to threads */
 
 static rp_lane_job *next_job(void)
@@ -45,13 +44,13 @@ static rp_lane_job *next_job(void)
 
 static void *APR_THREAD_FUNC work(apr_thread_t *self, void *baton)
 {
-    rp_lane_thread thread = { self, baton, atomic_fetch_add(&numbers, 1) };
+    rp_lane_thread thread = { self, baton,
+                              rp_engine_connection_id(atomic_fetch_add(&numbers, 1)) };
 
     for (;;) {
         rp_lane_job *job = next_job();
 
         job->run(job, &thread);
-        atomic_fetch_sub_explicit(&load, 1, memory_order_relaxed);
     }
     return NULL;
 }
@@ -80,7 +79,6 @@ static void add_thread(void)
 
 void rp_lane_push(rp_lane_job *job)
 {
-    atomic_fetch_add_explicit(&load, 1, memory_order_relaxed);
     job->next = NULL;
     pthread_mutex_lock(&lock);
     *end = job;
@@ -91,11 +89,6 @@ void rp_lane_push(rp_lane_job *job)
     }
     pthread_cond_signal(&more);
     pthread_mutex_unlock(&lock);
-}
-
-int rp_lane_load(void)
-{
-    return atomic_load_explicit(&load, memory_order_relaxed);
 }
 
 apr_status_t rp_lane_start(apr_pool_t *child_pool, int threads)

@@ -17,7 +17,7 @@
 typedef struct rp_lane_thread {
     apr_thread_t *thread;
     ap_sb_handle_t *sbh;
-    int number;                         /* from 0 */
+    long id;                            /* for conn_rec.id, see rp_engine_connection_id() */
 } rp_lane_thread;
 
 /** Embed; must stay until run is called. */
@@ -31,8 +31,5 @@ apr_status_t rp_lane_start(apr_pool_t *child_pool, int threads);
 
 /** From any thread. In order of arrival. */
 void rp_lane_push(rp_lane_job *job);
-
-/** Jobs that wait for a thread or run. */
-int rp_lane_load(void);
 
 #endif

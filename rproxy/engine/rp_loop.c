@@ -245,12 +245,11 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *baton)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-apr_status_t rp_loop_create(rp_loop **created, int number, apr_pool_t *pool)
+apr_status_t rp_loop_create(rp_loop **created, apr_pool_t *pool)
 {
     rp_loop *loop = apr_pcalloc(pool, sizeof(*loop));
     apr_allocator_t *allocator;
 
-    loop->number = number;
     loop->tasks_end = &loop->tasks;
     pthread_mutex_init(&loop->lock, NULL);
     loop->epfd = epoll_create1(EPOLL_CLOEXEC);

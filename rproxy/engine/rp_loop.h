@@ -54,7 +54,6 @@ typedef struct rp_loop_mail {
 } rp_loop_mail;
 
 struct rp_loop {
-    int number;
     int epfd;
     int wake;                           /* eventfd of the mailbox */
     apr_thread_t *thread;
@@ -78,7 +77,7 @@ struct rp_loop {
 };
 
 /** Prepares a loop; nothing runs yet. The loop lives in pool. */
-apr_status_t rp_loop_create(rp_loop **created, int number, apr_pool_t *pool);
+apr_status_t rp_loop_create(rp_loop **created, apr_pool_t *pool);
 
 /** Starts its thread. */
 apr_status_t rp_loop_start(rp_loop *loop);

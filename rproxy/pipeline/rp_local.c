@@ -92,11 +92,12 @@ int rp_local_apply(request_rec *r, const rp_local_rule *rule, rp_task *task)
 
 int rp_local_check_target(const rp_task *task)
 {
-    rp_target sent = *task->match.route->target;
+    rp_target sent;
 
     if (!task->from_htaccess) {
         return OK;
     }
+    sent = *task->match.route->target;
     sent.base = apr_pstrndup(task->r->pool, task->x.target, strcspn(task->x.target, "?"));
     if (is_allowed(task->r, &sent)) {
         return OK;

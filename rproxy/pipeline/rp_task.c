@@ -23,23 +23,6 @@ APLOG_USE_MODULE(rproxy);
 
 /* ---- start ----------------------------------------------------------------------------------- */
 
-static void set_reverse(rp_task *task, const rp_dir_config *dir)
-{
-    const rp_target *target = task->match.route->target;
-    rp_reverse *reverse = &task->reverse;
-
-    reverse->upstream_scheme = target->scheme == RP_SCHEME_HTTPS ? "https" : "http";
-    reverse->upstream_authority = target->authority;
-    reverse->sent_host = task->settings.preserve_host ? task->request.authority : target->authority;
-    reverse->upstream_base = target->base;
-    reverse->client_scheme = task->request.scheme;
-    reverse->client_authority = task->request.authority;
-    reverse->client_prefix = task->client_prefix ? task->client_prefix : task->match.route->path;
-    reverse->rules = dir->reverse_rules;
-    reverse->cookie_domains = dir->cookie_domains;
-    reverse->cookie_paths = dir->cookie_paths;
-}
-
 static apr_status_t end_with_pool(void *baton)
 {
     rp_task *task = baton;
@@ -66,7 +49,9 @@ int rp_task_start(rp_task *task)
     }
     rp_config_exchange_settings(dir, rp_server_config_of(r->server), &task->settings);
     task->error_override = dir->error_override;
-    set_reverse(task, dir);
+    rp_config_fill_reverse(dir, &task->settings, &task->request, task->match.route->target,
+                           task->client_prefix ? task->client_prefix : task->match.route->path,
+                           &task->reverse);
     x->pool = r->pool;
     x->request = &task->request;
     x->settings = &task->settings;

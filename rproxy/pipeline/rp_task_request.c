@@ -93,19 +93,6 @@ static int add_header(void *baton, const char *name, const char *value)
     return 1;
 }
 
-static int is_trusted(const request_rec *r)
-{
-    const apr_array_header_t *trusted = rp_server_config_of(r->server)->trusted_proxies;
-
-    for (int i = 0; trusted && i < trusted->nelts; i++) {
-        if (apr_ipsubnet_test(APR_ARRAY_IDX(trusted, i, apr_ipsubnet_t *),
-                              r->connection->client_addr)) {
-            return 1;
-        }
-    }
-    return 0;
-}
-
 /* httpd unsets Content-Length where Transfer-Encoding came with it, and marks the connection for
  * closing: the trace of a request that we refuse rather than reinterpret. */
 static int had_length_and_coding(const request_rec *r)
@@ -131,7 +118,8 @@ int rp_task_read_request(rp_task *task)
     request->minor_version = r->proto_num >= HTTP_VERSION(1, 1) ? 1 : 0;
     request->client_ip = r->useragent_ip;
     request->peer_ip = r->connection->client_ip;
-    request->peer_trusted = is_trusted(r);
+    request->peer_trusted = rp_config_trusts(rp_server_config_of(r->server),
+                                             r->connection->client_addr);
     request->local_port = r->connection->local_addr->port;
     rp_fields_init(&request->fields, r->pool, apr_table_elts(r->headers_in)->nelts + 2);
     apr_table_do(add_header, &request->fields, r->headers_in, NULL);
