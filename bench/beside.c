@@ -118,11 +118,8 @@ static void readable(connection_t *c)
 static void turn(double until)
 {
     struct epoll_event events[512];
-    const double left = until - now();
-    const int n = epoll_wait(epoll, events, 512, left > 0 ? (int)(left * 1000) + 1 : 0);
+    const int n = await_events(epoll, events, 512, ms_until(until));
 
-    if (n < 0 && errno != EINTR)
-        die("epoll_wait");
     for (int i = 0; i < n; i++) {
         connection_t *c = events[i].data.ptr;
 
@@ -137,15 +134,6 @@ static void turn(double until)
     }
 }
 
-static void get(char *request, size_t room, const char *path)
-{
-    const int len = snprintf(request, room, "GET %s HTTP/1.1\r\nHost: localhost:%d\r\n\r\n", path,
-                             port);
-
-    if (len < 0 || (size_t)len >= room)
-        die("path too long");
-}
-
 int main(int argc, char **argv)
 {
     size_t slow, total, opened = 0;
@@ -154,8 +142,8 @@ int main(int argc, char **argv)
     if (argc != 7)
         usage("beside PORT FAST-PATH SLOW-PATH N SECONDS FIRST");
     port = atoi(argv[1]);
-    get(fast_request, sizeof(fast_request), argv[2]);
-    get(slow_request, sizeof(slow_request), argv[3]);
+    make_get(fast_request, sizeof(fast_request), argv[2], port);
+    make_get(slow_request, sizeof(slow_request), argv[3], port);
     slow = (size_t)atoi(argv[4]);
     seconds = atof(argv[5]);
     slow_at_once = atoi(argv[6]) != 0;

@@ -91,8 +91,8 @@ int main(int argc, char **argv)
     const bool download = argc == 6 && strcmp(argv[1], "download") == 0;
     const bool upload = argc == 5 && strcmp(argv[1], "upload") == 0;
     unsigned long long size, moved = 0;
-    size_t extra = 0;
-    int fd, port, status, len;
+    size_t extra = 0, len;
+    int fd, port, status;
     double start;
     char head[1024];
 
@@ -103,13 +103,11 @@ int main(int argc, char **argv)
     fd = connect_to(port, download);
     start = now();
     if (download)
-        len = snprintf(head, sizeof(head), "GET %s HTTP/1.1\r\nHost: localhost:%d\r\n\r\n", argv[3],
-                       port);
+        len = make_get(head, sizeof(head), argv[3], port);
     else
-        len = snprintf(head, sizeof(head),
-                       "POST %s HTTP/1.1\r\nHost: localhost:%d\r\nContent-Length: %llu\r\n\r\n",
-                       argv[3], port, size);
-    if (!put(fd, head, (size_t)len))
+        len = (size_t)snprintf(head, sizeof(head), "POST %s HTTP/1.1\r\nHost: localhost:%d\r\n"
+                               "Content-Length: %llu\r\n\r\n", argv[3], port, size);
+    if (!put(fd, head, len))
         die("send");
     while (upload && moved < size) {
         const size_t part = size - moved < CHUNK ? (size_t)(size - moved) : CHUNK;

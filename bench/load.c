@@ -191,11 +191,8 @@ static void readable(connection_t *c)
 static void turn(double until)
 {
     struct epoll_event events[512];
-    const double left = until - now();
-    int n = epoll_wait(epoll, events, 512, left > 0 ? (int)(left * 1000) + 1 : 0);
+    const int n = await_events(epoll, events, 512, ms_until(until));
 
-    if (n < 0 && errno != EINTR)
-        die("epoll_wait");
     for (int i = 0; i < n; i++) {
         connection_t *c = events[i].data.ptr;
 
@@ -229,12 +226,11 @@ int main(int argc, char **argv)
     count = (size_t)atoi(argv[3]);
     total = count * (size_t)atoi(argv[4]);
     limit = atof(argv[5]);
-    request_len = (size_t)snprintf(request, sizeof(request),
-                                   "GET %s HTTP/1.1\r\nHost: localhost:%d\r\n\r\n", argv[2], port);
+    request_len = make_get(request, sizeof(request), argv[2], port);
     all = calloc(count, sizeof(*all));
     latencies = calloc(total, sizeof(*latencies));
     epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (!all || !latencies || request_len >= sizeof(request) || epoll < 0 || total == 0)
+    if (!all || !latencies || epoll < 0 || total == 0)
         die("cannot start");
 
     running = count;

@@ -103,6 +103,37 @@ static inline void watch(int epoll, int op, int fd, unsigned events, void *who)
         die("epoll_ctl");
 }
 
+/* Waits so long (-1: without limit) for events; returns how many there are, -1 after a signal. */
+static inline int await_events(int epoll, struct epoll_event *events, int room, int wait_ms)
+{
+    const int n = epoll_wait(epoll, events, room, wait_ms);
+
+    if (n < 0 && errno != EINTR)
+        die("epoll_wait");
+    return n;
+}
+
+/* How long it is until a time of now(), rounded up. */
+static inline int ms_until(double time)
+{
+    const double left = time - now();
+
+    return left > 0 ? (int)(left * 1000) + 1 : 0;
+}
+
+/* Writes a GET request; returns its length. */
+static inline size_t make_get(char *request, size_t room, const char *path, int port)
+{
+    const int len = snprintf(request, room, "GET %s HTTP/1.1\r\nHost: localhost:%d\r\n\r\n", path,
+                             port);
+
+    if (len < 0 || (size_t)len >= room) {
+        errno = ENAMETOOLONG;
+        die(path);
+    }
+    return (size_t)len;
+}
+
 static inline int by_value(const void *a, const void *b)
 {
     const double x = *(const double *)a, y = *(const double *)b;

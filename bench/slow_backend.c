@@ -373,9 +373,7 @@ int main(int argc, char **argv)
 
         if (timer_count > 0)
             wait = (int)fmax(0, ceil((timers[0]->due - now()) * 1000));
-        n = epoll_wait(epoll, events, 512, wait);
-        if (n < 0 && errno != EINTR)
-            die("epoll_wait");
+        n = await_events(epoll, events, 512, wait);
         /* One event per descriptor and turn: what a handler frees is not met again. */
         for (int i = 0; i < n; i++) {
             if (events[i].data.ptr)

@@ -7,7 +7,7 @@ package Bench::Beside;
 use strict;
 use warnings;
 use Bench::Load;
-use Bench::Peers;
+use Bench::Rounds;
 
 our @figures = qw(p50_ms p99_ms max_ms completed slow_answered);
 our @columns = (['completed', 'answered', 0], ['p50_ms', 'p50 ms', 2], ['p99_ms', 'p99 ms', 2],
@@ -32,27 +32,17 @@ sub workloads { map { $_->{name} } @workloads }
 
 sub run {
     my ($setup, $options) = @_;
-    my @results;
-    for my $workload (@workloads) {
-        for my $round (1 .. $options->{rounds}) {
-            my @order = @{$options->{peers}};
-            push @order, shift @order for 2 .. $round;
-            for my $name (@order) {
-                my $profile = { threads => 16, connections => 1000, pipeline => $slow_path };
-                my $peer = Bench::Peers::start($name, $setup, $setup->{slow}{port}, $profile);
-                Bench::Load::probe($peer, '/delay/0', 37);
-                push @results, { workload => $workload->{name}, peer => $name, round => $round,
-                                 %{one_round($setup, $options, $peer, $workload)} };
-                $options->{progress}->($results[-1]);
-                Bench::Peers::stop($peer);
-            }
-        }
-    }
-    return @results;
+    my $profile = { threads => 16, connections => 1000, pipeline => $slow_path };
+    return map {
+        my $workload = $_;
+        Bench::Rounds::run_fresh($setup, $options, $workload->{name}, $profile,
+                                 sub { one_round($setup, $options, $workload, @_) });
+    } @workloads;
 }
 
 sub one_round {
-    my ($setup, $options, $peer, $workload) = @_;
+    my ($setup, $options, $workload, $peer) = @_;
+    Bench::Load::probe($peer, '/delay/0', 37);
     my $command = sub {
         my ($path, $slow, $seconds) = @_;
         return ["$setup->{bin}/beside", $peer->{port}, '/delay/0', $path, $slow, $seconds,

@@ -6,7 +6,7 @@ package Bench::Bodies;
 use strict;
 use warnings;
 use Bench::Load;
-use Bench::Peers;
+use Bench::Rounds;
 
 our @figures = qw(peak_growth_kib rss_growth_kib private_growth_kib mib_per_second);
 our @columns = (['peak_growth_kib', 'peak RSS +KiB', 0], ['rss_growth_kib', 'RSS +KiB', 0],
@@ -19,20 +19,12 @@ sub workloads {
 
 sub run {
     my ($setup, $options) = @_;
-    my @results;
-    for my $workload (workloads($options)) {
-        for my $round (1 .. $options->{rounds}) {
-            for my $name (@{$options->{peers}}) {
-                my $peer = Bench::Peers::start($name, $setup, $setup->{slow}{port},
-                                               { threads => 16, connections => 64 });
-                push @results, { workload => $workload, peer => $name, round => $round,
-                                 %{one_round($setup, $options, $peer, $workload =~ /^download/)} };
-                $options->{progress}->($results[-1]);
-                Bench::Peers::stop($peer);
-            }
-        }
-    }
-    return @results;
+    my $profile = { threads => 16, connections => 64 };
+    return map {
+        my $download = /^download/;
+        Bench::Rounds::run_fresh($setup, $options, $_, $profile,
+                                 sub { one_round($setup, $options, $download, @_) });
+    } workloads($options);
 }
 
 # Both directions: the command for a body of so many bytes at so many bytes a second.
@@ -44,7 +36,7 @@ sub command {
 }
 
 sub one_round {
-    my ($setup, $options, $peer, $download) = @_;
+    my ($setup, $options, $download, $peer) = @_;
     my $process = $peer->{process};
     my $rate = $options->{rate} << 20;
 

@@ -10,7 +10,6 @@ use IPC::Open2;
 use JSON::PP qw(decode_json);
 use Bench::Peer::Httpd;
 use Bench::Process;
-use Bench::Programs;
 use Time::HiRes qw(sleep time);
 
 # Two children all the time: no other number of them is ever wanted, so that what is compared is
@@ -33,14 +32,7 @@ sub start_httpd {
         "RProxyPass /$name/ http://127.0.0.1:$_/\n"
             . "<Location \"/$name/pipeline\">\n    Header set X-Lane pipeline\n</Location>\n"
     } @{$args{backends}};
-    open(my $conf, '>', "$dir/httpd.conf") or die "bench: $dir/httpd.conf: $!\n";
-    print $conf Bench::Peer::Httpd::load_modules(1, qw(headers reqtimeout)),
-        Bench::Peer::Httpd::user(), <<"EOT";
-ServerName localhost
-PidFile $dir/httpd.pid
-DefaultRuntimeDir $dir
-Listen 127.0.0.1:$args{port}
-Listen 127.0.0.1:$args{tls}
+    my $settings = <<"EOT";
 ServerLimit 16
 StartServers $children
 ThreadsPerChild 16
@@ -52,23 +44,13 @@ AsyncRequestWorkerFactor 200
 KeepAliveTimeout 30
 MaxKeepAliveRequests 0
 LogLevel notice
-ErrorLog $dir/error.log
 CustomLog /dev/null "%h %l %u %t \\"%r\\" %>s %O"
 RProxyEngine on
 RProxyKeepAlive idle=2s
-<VirtualHost 127.0.0.1:$args{port}>
-$rules</VirtualHost>
-<VirtualHost 127.0.0.1:$args{tls}>
-SSLEngine on
-SSLCertificateFile $args{cert}
-SSLCertificateKeyFile $args{key}
-$rules</VirtualHost>
 EOT
-    close $conf;
-    return Bench::Process->start(
-        command => [Bench::Peer::Httpd::httpd(), '-DFOREGROUND', '-d', $dir, '-f',
-                    "$dir/httpd.conf"],
-        log => "$dir/error.log", ports => [@args{qw(port tls)}], environment => environment($dir));
+    my $modules = Bench::Peer::Httpd::load_modules(1, qw(headers reqtimeout));
+    return Bench::Peer::Httpd::launch(%args, modules => $modules, settings => $settings,
+                                      service => $rules, environment => environment($dir));
 }
 
 # A build with sanitizers needs their libraries in httpd; findings go to files of their own.

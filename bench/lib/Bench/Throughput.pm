@@ -8,6 +8,7 @@ use warnings;
 use Bench::Backend;
 use Bench::Load;
 use Bench::Peers;
+use Bench::Rounds;
 
 our @figures = qw(rps cpu_us p50_ms p99_ms pss_kib);
 our @columns = (['rps', 'req/s', 0], ['cpu_us', 'CPU us/req', 1], ['p50_ms', 'p50 ms', 2],
@@ -100,22 +101,16 @@ sub run {
             warm_up($setup, $peer, $workload->{first_warm_up});
             return $peer;
         };
-        for my $round (1 .. $options->{rounds}) {
-            # Another one goes first in each round: none always inherits the same neighbour.
-            my @order = @{$options->{peers}};
-            push @order, shift @order for 2 .. $round;
-            for my $name (@order) {
-                my $peer = $kept{$name} // $start->($name);
-                warm_up($setup, $peer, $workload->{warm_up});
-                push @results, {
-                    workload => $workload->{name}, peer => $name, round => $round,
-                    %{Bench::Load::measure($peer, [$workload->{load}->($setup, $peer)],
-                                           $workload->{size} >= $large ? $workload->{size}
-                                                                       : undef)} };
-                $options->{progress}->($results[-1]);
-                $workload->{fresh} ? Bench::Peers::stop($peer) : ($kept{$name} = $peer);
-            }
-        }
+        my $bytes = $workload->{size} >= $large ? $workload->{size} : undef;
+        push @results, Bench::Rounds::run($options, $workload->{name}, sub {
+            my ($name) = @_;
+            my $peer = $kept{$name} // $start->($name);
+            warm_up($setup, $peer, $workload->{warm_up});
+            my $figures = Bench::Load::measure($peer, [$workload->{load}->($setup, $peer)],
+                                               $bytes);
+            $workload->{fresh} ? Bench::Peers::stop($peer) : ($kept{$name} = $peer);
+            return $figures;
+        });
         Bench::Peers::stop($_) for values %kept;
     }
     return @results;

@@ -5,10 +5,9 @@
 package Bench::Websockets;
 use strict;
 use warnings;
-use IPC::Open2;
-use JSON::PP qw(decode_json);
+use Bench::Crowd;
 use Bench::Load;
-use Bench::Peers;
+use Bench::Rounds;
 
 our @figures = qw(rss_kib_tunnel private_kib_tunnel p50_alone p50_beside p99_alone p99_beside
                   alive echo_p99_ms);
@@ -20,19 +19,9 @@ our @columns = (['alive', 'alive', 0], ['rss_kib_tunnel', 'RSS KiB each', 1],
 
 sub run {
     my ($setup, $options, $workload) = @_;
-    my @results;
-    for my $round (1 .. $options->{rounds}) {
-        for my $name (@{$options->{peers}}) {
-            my $profile = { threads => 16, websockets => 1,
-                            connections => $options->{tunnels} + 100 };
-            my $peer = Bench::Peers::start($name, $setup, $setup->{slow}{port}, $profile);
-            push @results, { workload => $workload, peer => $name, round => $round,
-                             %{one_round($setup, $options, $peer)} };
-            $options->{progress}->($results[-1]);
-            Bench::Peers::stop($peer);
-        }
-    }
-    return @results;
+    my $profile = { threads => 16, websockets => 1, connections => $options->{tunnels} + 100 };
+    return Bench::Rounds::run_fresh($setup, $options, $workload, $profile,
+                                    sub { one_round($setup, $options, @_) });
 }
 
 sub one_round {
@@ -45,15 +34,12 @@ sub one_round {
     my $alone = Bench::Load::measure($peer, $ordinary);
     my $before = $process->memory;
 
-    my $pid = open2(my $out, my $in, "$setup->{bin}/ws_idle", $peer->{port}, '/ws',
-                    $options->{tunnels});
-    my $opened = answer($out);
+    my $crowd = Bench::Crowd->gather("$setup->{bin}/ws_idle", $peer->{port}, '/ws',
+                                     $options->{tunnels});
+    my $opened = $crowd->{opened};
     my $with = $process->memory;
     my $beside = Bench::Load::measure($peer, $ordinary);
-    print $in "echo\n";
-    close $in;
-    my $echo = answer($out);
-    waitpid($pid, 0);
+    my $echo = $crowd->again;
 
     return {
         opened => $opened->{opened}, open_seconds => $opened->{seconds}, alive => $echo->{alive},
@@ -68,12 +54,6 @@ sub one_round {
         error_count => $options->{tunnels} - $echo->{alive}
             + $alone->{error_count} + $beside->{error_count},
     };
-}
-
-# A JSON line of ws_idle.
-sub answer {
-    my ($out) = @_;
-    return decode_json(readline($out) // die "bench: ws_idle has ended early\n");
 }
 
 1;

@@ -129,14 +129,9 @@ sub start {
     my $keepalive = $profile->{idle_seconds} // 30;
     my @further = ($profile->{pipeline} && $kind->{engine} ? @proxy_modules : (),
                    @{$kind->{modules} // []});
-    open(my $conf, '>', "$dir/httpd.conf") or die "bench: $dir/httpd.conf: $!\n";
-    print $conf load_modules($kind->{engine}, @further), user(), mpm($profile),
-        $kind->{engine} ? "RProxyEngine $kind->{engine}\n" : '', <<"EOT";
-ServerName localhost
-PidFile $dir/httpd.pid
-DefaultRuntimeDir $dir
-Listen 127.0.0.1:$args{port}
-Listen 127.0.0.1:$args{tls}
+    my $settings = mpm($profile);
+    $settings .= "RProxyEngine $kind->{engine}\n" if $kind->{engine};
+    $settings .= <<"EOT";
 ListenBacklog 4096
 Timeout 3600
 KeepAlive On
@@ -144,23 +139,41 @@ KeepAliveTimeout $keepalive
 MaxKeepAliveRequests 0
 LimitRequestBody 0
 LogLevel warn
-ErrorLog $dir/error.log
 LogFormat "%h %l %u %t \\"%r\\" %>s %O \\"%{Referer}i\\" \\"%{User-Agent}i\\"" combined
 CustomLog $dir/access.log combined
 BufferedLogs On
-<VirtualHost 127.0.0.1:$args{port}>
-$service</VirtualHost>
+SSLProtocol -all +TLSv1.3
+EOT
+    return launch(%args, modules => load_modules($kind->{engine}, @further),
+                  settings => $settings, service => $service);
+}
+
+# Starts an httpd that has the same service on a plain and on a TLS port. modules, settings and
+# service are lines of its configuration; environment may be missing; the rest is as for start().
+sub launch {
+    my (%args) = @_;
+    my $dir = $args{dir};
+    open(my $conf, '>', "$dir/httpd.conf") or die "bench: $dir/httpd.conf: $!\n";
+    print $conf $args{modules}, user(), <<"EOT";
+ServerName localhost
+PidFile $dir/httpd.pid
+DefaultRuntimeDir $dir
+Listen 127.0.0.1:$args{port}
+Listen 127.0.0.1:$args{tls}
+ErrorLog $dir/error.log
+$args{settings}<VirtualHost 127.0.0.1:$args{port}>
+$args{service}</VirtualHost>
 <VirtualHost 127.0.0.1:$args{tls}>
     SSLEngine on
-    SSLProtocol -all +TLSv1.3
     SSLCertificateFile $args{cert}
     SSLCertificateKeyFile $args{key}
-$service</VirtualHost>
+$args{service}</VirtualHost>
 EOT
     close $conf;
     return Bench::Process->start(
         command => [httpd(), '-DFOREGROUND', '-d', $dir, '-f', "$dir/httpd.conf"],
-        log => "$dir/error.log", ports => [@args{qw(port tls)}]);
+        log => "$dir/error.log", ports => [@args{qw(port tls)}],
+        environment => $args{environment});
 }
 
 1;
