@@ -153,12 +153,11 @@ behaviour 'a directive that may change requests is a reason, with its place', @e
     my ($t) = @_;
     $t->extra_modules(qw(headers env setenvif rewrite expires filter deflate remoteip proxy
         proxy_http cache cache_disk alias authn_core logio));
-    configure($t, ["RProxyPass / $B", 'Header set X-Frame-Options DENY']);
+    configure($t, ["RProxyPass / $B", 'Header edit X-Frame-Options DENY no']);
     my ($lane) = explained($t, $vhost);
     my $place = $t->conf_file . ':' . $t->config_line(qr/^Header/);
-    is($lane->{'/'}, 'pipeline lane, parked; not the engine: Header set X-Frame-Options DENY '
+    is($lane->{'/'}, 'pipeline lane, parked; not the engine: Header edit X-Frame-Options DENY no '
             . "($place)");
-    pipeline($t, 'RequestHeader unset X-Secret', qr/RequestHeader unset X-Secret/);
     pipeline($t, 'RewriteEngine on', qr/RewriteEngine on/);
     pipeline($t, 'ExpiresActive on', qr/ExpiresActive on/);
     pipeline($t, 'SetOutputFilter DEFLATE', qr/SetOutputFilter DEFLATE/);
@@ -184,15 +183,58 @@ behaviour 'a directive that may change requests is a reason, with its place', @e
     pipeline($t, "ProxyPass / http://127.0.0.1:2/", qr/ProxyPass \/ http/);
     pipeline($t, ['<If "-n %{QUERY_STRING}">', 'RProxyTimeout total=1s', '</If>'],
         qr/<If -n %\{QUERY_STRING\}>|<If "-n %\{QUERY_STRING\}">/);
-    pipeline($t, [], qr/Header set A b/, server => ['Header set A b']);
+    pipeline($t, [], qr/Header echo A/, server => ['Header echo A']);
     pipeline($t, [in_location('/', 'Require local')], qr/Require local/);
     pipeline($t, [in_location('/', 'Redirect /x /y')], qr/Redirect \/x \/y/);
     pipeline($t, [in_location('/', '<Limit POST>', 'Require all denied', '</Limit>')],
         qr/Require all denied/);
     pipeline($t, [in_location('/', '<RequireAny>', 'Require all granted', '</RequireAny>')],
         qr/<RequireAny>/);
-    pipeline($t, ['Header set A b', 'RewriteEngine on', 'Header set C d'],
-        qr/Header set A b \(\S+\) and 2 more/);
+    pipeline($t, ['Header echo A', 'RewriteEngine on', 'Header set A b', 'Header echo C'],
+        qr/Header echo A \(\S+\) and 2 more/);
+};
+
+behaviour 'fields with constant values are the engine\'s to set, others are mod_headers\'', @engine,
+    sub {
+    my ($t) = @_;
+    $t->extra_modules('headers');
+    my @simple = ('set X-A b', 'SetIfEmpty X-A: b', 'add X-A "b c"', 'append X-A 100%%',
+        'unset X-A');
+    engine($t, [map { "Header $_" } @simple], server => [map { "Header $_" } @simple]);
+    engine($t, [map { "Header onsuccess $_" } @simple]);
+    engine($t, [map { "Header always $_" } @simple]);
+    engine($t, [map { "RequestHeader $_" } @simple]);
+    engine($t, [in_location('/', map { ("Header $_", "RequestHeader $_") } @simple)]);
+    engine($t, ['Header set Strict-Transport-Security "max-age=63072000; includeSubDomains"',
+        'Header always set X-Frame-Options DENY', 'Header always append Cache-Control no-transform',
+        'Header unset X-Powered-By', 'RequestHeader set X-Forwarded-Proto https',
+        'RequestHeader unset Accept-Encoding', 'RequestHeader set Content-Type text/plain',
+        'Header set Content-Encoding identity']);
+    pipeline($t, "Header $_", qr/Header \Q$_\E \(/) for 'set A %D', 'set A b early',
+        'set A b env=c', 'set A expr=%{REQUEST_URI}', 'unset A env=!c', 'merge A b', 'echo A',
+        'edit A b c', 'edit* A b c', 'always edit A b c', 'note A b', 'set A b\\nc';
+    pipeline($t, "RequestHeader $_", qr/RequestHeader \Q$_\E \(/) for 'set A %{SSL_PROTOCOL}s',
+        'set A b early', 'edit A b c', 'merge A b';
+    my @framing = qw(Connection Content-Length Keep-Alive TE Trailer Transfer-Encoding Upgrade);
+    pipeline($t, "Header unset $_", qr/Header unset $_/) for @framing, qw(Content-Type Date Server
+        Vary);
+    pipeline($t, "RequestHeader unset $_", qr/RequestHeader unset $_/) for @framing, qw(Host
+        Expect);
+};
+
+behaviour 'rules for fields in sections are merged where they hold for a whole route', @engine,
+    sub {
+    my ($t) = @_;
+    $t->extra_modules('headers');
+    configure($t, [in_location('/app', "RProxyPass $B", 'Header set A b'),
+        in_location('/app/deep', 'RequestHeader unset C'),
+        in_location('/other/', "RProxyPass $B", 'Header set A b'),
+        in_location('/edited', "RProxyPass $B", 'Header set A b', 'Header edit A b c'),
+        "RProxyPass / $B"]);
+    my ($lane, $guards) = explained($t, $vhost);
+    is($lane->{$_}, 'engine lane', $_) for '/app', '/other/', '/';
+    like($lane->{'/edited'}, qr/not the engine: Header edit A b c/);
+    like($guards, qr{^/app/deep \([^,]*\), /other alone \([^,]*\), /edited \([^,]*\)$}, 'guards');
 };
 
 behaviour 'a module that is not known is a reason', @engine, sub {
@@ -240,9 +282,9 @@ behaviour 'what is for a part of the requests only guards that part', @engine, s
     engine($t, [in_location('/x', 'Require all granted', 'ErrorDocument 404 nothing')]);
     configure($t, ["RProxyPass /app $B",
         in_location('/server-status', 'SetHandler server-status'),
-        in_location('/app', 'Header set A b')]);
+        in_location('/app', 'Header echo A')]);
     my ($lane, $guards) = explained($t, $vhost);
-    like($lane->{'/app'}, qr/Header set A b/);
+    like($lane->{'/app'}, qr/Header echo A/);
     is($guards, undef, 'guards without a route of the engine');
     configure($t, ["RProxyPass /app $B",
         in_location('/server-status', 'SetHandler server-status'),
@@ -274,7 +316,7 @@ behaviour 'the main server\'s directives and sections hold for virtual hosts too
         "RProxyPass /common $B");
     $t->config("RProxyPass / $B", in_location('/own', 'Require local'));
     $t->vhost('bare.example.test', []);
-    $t->vhost('headers.example.test', ['Header set A b', "RProxyPass / $B"]);
+    $t->vhost('headers.example.test', ['Header echo A', "RProxyPass / $B"]);
     my ($lane, $guards) = explained($t, $vhost);
     is_deeply($lane, { '/common' => 'engine lane', '/' => 'engine lane' });
     like($guards, qr{^/server-status \(\S+\), /own \(\S+\)$});
@@ -282,8 +324,8 @@ behaviour 'the main server\'s directives and sections hold for virtual hosts too
     is_deeply($lane, { '/common' => 'engine lane' });
     is($guards, undef);
     ($lane) = explained($t, qr/virtual host headers/);
-    like($lane->{'/'}, qr/Header set A b/);
-    like($lane->{'/common'}, qr/Header set A b/);
+    like($lane->{'/'}, qr/Header echo A/);
+    like($lane->{'/common'}, qr/Header echo A/);
     ($lane) = explained($t, $main);
     is_deeply($lane, { '/common' => 'engine lane' });
 };
@@ -352,23 +394,23 @@ behaviour 'RProxyEngine on fails where the engine cannot serve, with each reason
     my ($code, $output) = $t->httpd_test;
     is($code, 0) or diag($output);
     configure($t, ['RProxyEngine on', "RProxyPass / $B", "RProxyPass /x $B if=true",
-        'Header set A b', 'HostnameLookups On', 'RProxyPass /y !']);
+        'Header echo A', 'HostnameLookups On', 'RProxyPass /y !']);
     ($code, $output) = $t->httpd_test;
     isnt($code, 0);
     my $file = quotemeta $t->conf_file;
     my $header = $t->config_line(qr/^Header/);
     my $hostname = $t->config_line(qr/^HostnameLookups/);
-    my $reasons = qr{Header set A b \($file:$header\); HostnameLookups On \($file:$hostname\)};
+    my $reasons = qr{Header echo A \($file:$header\); HostnameLookups On \($file:$hostname\)};
     like($output, qr{RP0310: .* / -> \S+ \($file:\d+\) because of: $reasons; remove these});
     like($output, qr{RP0310: .* /x -> .*; if=true \($file});
     my $lines = () = $output =~ /RP0310/g;
     is($lines, 2, 'one line for each route');
     unlike($output, qr/Syntax OK/);
-    configure($t, ['RProxyEngine auto', "RProxyPass / $B", 'Header set A b'],
+    configure($t, ['RProxyEngine auto', "RProxyPass / $B", 'Header echo A'],
         server => ['RProxyEngine on']);
     ($code, $output) = $t->httpd_test;
     is($code, 0, 'a virtual host takes it back') or diag($output);
-    configure($t, ["RProxyPass / $B", 'Header set A b'], server => ['RProxyEngine on']);
+    configure($t, ["RProxyPass / $B", 'Header echo A'], server => ['RProxyEngine on']);
     ($code, $output) = $t->httpd_test;
     isnt($code, 0, 'a virtual host inherits it');
 };
@@ -421,11 +463,11 @@ behaviour 'the log says at info which lane each route has', @engine, sub {
     my ($t) = @_;
     $t->extra_modules('headers');
     $t->config("RProxyPass / $B");
-    $t->vhost('headers.example.test', ["RProxyPass /x $B", 'Header set A b', 'Header set C d']);
+    $t->vhost('headers.example.test', ["RProxyPass /x $B", 'Header echo A', 'Header echo C']);
     $t->start;
     my $log = $t->server->error_log;
     like($log, qr{RP0311: the engine serves / -> \Q$B\E \(\S+:\d+\)$}m);
-    my $reasons = qr{Header set A b \(\S+\); Header set C d \(\S+\)};
+    my $reasons = qr{Header echo A \(\S+\); Header echo C \(\S+\)};
     like($log, qr{RP0312: the pipeline serves /x -> \S+ \(\S+\) because of: $reasons$}m);
     my @told = $log =~ /RP0311/g;
     is(@told, 1, 'once');

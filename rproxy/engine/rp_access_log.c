@@ -109,11 +109,19 @@ static void fill_table(apr_table_t *table, const rp_fields *fields)
     }
 }
 
-/* As httpd does with fields that stand there more than once. */
-static void merge_into_table(apr_table_t *table, const rp_fields *fields)
+/* As httpd does with fields that a client sends more than once. rules: of the route, or NULL. */
+static void merge_into_table(apr_table_t *table, const rp_fields *fields,
+                             const rp_header_rules *rules)
 {
     for (int i = 0; i < fields->count; i++) {
-        apr_table_mergen(table, fields->items[i].name, fields->items[i].value);
+        const rp_field *field = &fields->items[i];
+
+        if (rules && rp_header_rules_made(rules, field)) {
+            apr_table_addn(table, field->name, field->value);
+        }
+        else {
+            apr_table_mergen(table, field->name, field->value);
+        }
     }
 }
 
@@ -155,7 +163,7 @@ static void fill(rp_access_log *log, const rp_h1_request *q)
     r->read_length = q->body_bytes;
     r->sent_bodyct = q->head_sent;
     if (log->needs->request_fields) {
-        merge_into_table(r->headers_in, &request->fields);
+        merge_into_table(r->headers_in, &request->fields, q->route->header_rules);
     }
     r->hostname = q->d->hostname;
     if (log->needs->response_fields) {

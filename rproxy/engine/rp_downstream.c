@@ -376,6 +376,8 @@ static void on_events(rp_loop *loop, void *owner, unsigned int events)
     }
 }
 
+static const rp_loop_listener client = { on_events, RP_LOOP_LAST };
+
 /* Nonzero while the worker that brought it is still on its way out. */
 static int is_held(const rp_downstream *d)
 {
@@ -390,7 +392,7 @@ static void open_for_protocol(rp_downstream *d)
     }
     d->released_at = d->loop->now;
     d->state = RP_DOWN_OPEN;
-    if (!rp_loop_watch(d->loop, d->fd, on_events, d)) {
+    if (!rp_loop_watch(d->loop, d->fd, &client, d)) {
         ap_log_cerror(APLOG_MARK, APLOG_ERR, errno, d->c,
                       "RP0601: the engine cannot wait for a client: raise the limit of "
                       "fs.epoll.max_user_watches");

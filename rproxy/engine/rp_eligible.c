@@ -136,6 +136,7 @@ typedef struct decision {
     const rp_proof *proof;
     rp_eligible_server *server;
     const apr_array_header_t *reasons;  /* const char *: of every route */
+    const apr_array_header_t *header_rules; /* rp_header_rule: of every route */
     const apr_array_header_t *sections; /* const rp_section * */
     apr_hash_t *conditions;             /* name of a group -> its first rule with if= */
     const char **keys;                  /* of each route; "" of a regular expression's: its paths
@@ -182,6 +183,7 @@ static void merge_sections(const decision *d, int index, apr_array_header_t *rea
 {
     apr_pool_t *pool = d->proof->pool;
     rp_engine_route *route = &d->server->host.routes[index];
+    apr_array_header_t *rules = apr_array_copy(pool, d->header_rules);
     ap_conf_vector_t *merged = NULL;
 
     for (int i = 0; i < d->sections->nelts; i++) {
@@ -190,6 +192,7 @@ static void merge_sections(const decision *d, int index, apr_array_header_t *rea
         if (!rp_section_covers(section, d->keys[index]))
             continue;
         apr_array_cat(reasons, section->reasons);
+        apr_array_cat(rules, section->header_rules);
         if (section->per_dir)
             merged = merged ? ap_merge_per_dir_configs(pool, merged, section->per_dir)
                             : section->per_dir;
@@ -197,6 +200,8 @@ static void merge_sections(const decision *d, int index, apr_array_header_t *rea
     route->per_dir = d->server->host.server->lookup_defaults;
     if (merged)
         route->per_dir = ap_merge_per_dir_configs(pool, route->per_dir, merged);
+    route->header_rules = rp_header_rules_make(pool, (const rp_header_rule *)rules->elts,
+                                               rules->nelts);
     route->dir = rp_dir_config_of(route->per_dir);
     rp_config_exchange_settings(route->dir, d->server->host.config, &route->settings);
 }
@@ -404,6 +409,9 @@ static void decide_server(const rp_proof *proof, server_rec *server, const rp_sc
     int count = 0;
 
     d.reasons = server_reasons(proof, server, own);
+    d.header_rules = proof->main_scope->header_rules;
+    if (own && own != proof->main_scope)
+        d.header_rules = apr_array_append(proof->context.temp, d.header_rules, own->header_rules);
     d.conditions = apr_hash_make(proof->context.temp);
     own = own ? own : proof->main_scope;
     d.sections = sections_of(proof, own);

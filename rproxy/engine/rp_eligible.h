@@ -5,16 +5,18 @@
 /* Which requests the engine may serve: proven once, when the configuration has been read.
  *
  * The engine bypasses httpd's request hooks and filters, so a route is the engine's only where
- * nothing but proxying applies to it. The proof walks the configuration tree and the loaded modules
- * against an allow-list: a directive or a module that isn't known to be neutral sends the route to
- * the pipeline. What applies to a part of a route only (a <Location> below it, a User-Agent that
- * BrowserMatch names) is a guard: such requests go to the pipeline one by one.
+ * nothing but proxying and simple rules of mod_headers apply to it. The proof walks the
+ * configuration tree and the loaded modules against an allow-list: a directive or a module that
+ * isn't known to be neutral sends the route to the pipeline. What applies to a part of a route only
+ * (a <Location> below it, a User-Agent that BrowserMatch names) is a guard: such requests go to the
+ * pipeline one by one.
  *
  * Made in check_config, immutable afterwards: any thread may read it. */
 #ifndef RP_ELIGIBLE_H
 #define RP_ELIGIBLE_H
 
 #include "httpd.h"
+#include "rproxy/engine/rp_header_rules.h"
 #include "rproxy/rp_config.h"
 
 /** A route in one virtual host, with all that applies to its requests. */
@@ -23,6 +25,7 @@ typedef struct rp_engine_route {
     const apr_array_header_t *reasons;  /* const char *: why the pipeline has it; empty: engine */
     ap_conf_vector_t *per_dir;          /* the sections that cover the whole route, merged */
     const rp_dir_config *dir;           /* ours of it */
+    const rp_header_rules *header_rules;    /* mod_headers' of it; NULL: none */
     rp_exchange_settings settings;
 } rp_engine_route;
 

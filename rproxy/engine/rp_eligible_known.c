@@ -366,6 +366,32 @@ static rp_effect proxy_pass_match(const known_place *place)
                                                                      : RP_EFFECT_PATH_REGEX;
 }
 
+int rp_known_header(apr_pool_t *pool, int is_request, const char *arguments, rp_header_rule *rule)
+{
+    const char *words[6];               /* condition, action, name, value, and one too many */
+    int count = 0;
+
+    while (*arguments && count < (int)(sizeof(words) / sizeof(words[0])))
+        words[count++] = ap_getword_conf(pool, &arguments);
+    return rp_header_rule_parse(pool, is_request, words, count, rule);
+}
+
+static rp_effect response_header(const known_place *place)
+{
+    rp_header_rule rule;
+
+    return rp_known_header(place->pool, 0, place->arguments, &rule) ? RP_EFFECT_HEADER
+                                                                    : RP_EFFECT_PIPELINE;
+}
+
+static rp_effect request_header(const known_place *place)
+{
+    rp_header_rule rule;
+
+    return rp_known_header(place->pool, 1, place->arguments, &rule) ? RP_EFFECT_HEADER
+                                                                    : RP_EFFECT_PIPELINE;
+}
+
 static const struct directive_rule {
     const char *module;
     const char *name;
@@ -399,6 +425,8 @@ static const struct directive_rule {
     { "mod_env.c", "SetEnv", set_environment },
     { "mod_env.c", "UnsetEnv", environment },
     { "mod_expires.c", "ExpiresActive", if_off },
+    { "mod_headers.c", "Header", response_header },
+    { "mod_headers.c", "RequestHeader", request_header },
     { "mod_http2.c", "H2EarlyHint", never },
     { "mod_http2.c", "H2PushResource", never },
     { "mod_log_config.c", "CustomLog", log_file },

@@ -16,6 +16,7 @@
 typedef enum rp_effect {
     RP_EFFECT_NONE,                     /* nothing: neutral */
     RP_EFFECT_SETTING,                  /* of ours: merged where its section covers the route */
+    RP_EFFECT_HEADER,                   /* a rule of mod_headers, which is merged likewise */
     RP_EFFECT_PIPELINE,                 /* something that only the pipeline does, or unknown */
     RP_EFFECT_PATH,                     /* PIPELINE, under the path that is its first argument */
     RP_EFFECT_PATH_REGEX,               /* the same with a regular expression */
@@ -40,6 +41,10 @@ int rp_known_module(const module *loaded);
 rp_effect rp_known_effect(apr_pool_t *pool, apr_hash_t *cache, const ap_directive_t *directive,
                           int in_section, const rp_log_facts *log);
 
+/** Reads the arguments of Header or RequestHeader; zero: only the pipeline does that. */
+int rp_known_header(apr_pool_t *pool, int is_request, const char *arguments,
+                    rp_header_rule *rule);
+
 /* ---- rp_eligible_log.c ----------------------------------------------------------------------- */
 
 /** Reads every log format below tree. */
@@ -57,7 +62,8 @@ typedef struct rp_section {
     const ap_regex_t *regex;            /* NULL: path */
     int has_wildcards;
     ap_conf_vector_t *per_dir;          /* NULL: none of its own */
-    int has_settings;                   /* RProxy* directives that requests see */
+    int has_settings;                   /* RProxy* directives that requests see, or rules */
+    apr_array_header_t *header_rules;   /* rp_header_rule */
     apr_array_header_t *reasons;        /* const char *: what in it is the pipeline's; may be
                                          * empty */
 } rp_section;
@@ -67,6 +73,7 @@ typedef struct rp_scope {
     apr_array_header_t *reasons;        /* const char *: for every request */
     apr_array_header_t *sections;       /* rp_section */
     apr_array_header_t *guards;         /* rp_guard: by what requests are, not by their path */
+    apr_array_header_t *header_rules;   /* rp_header_rule: for every request */
     apr_array_header_t *hosts;          /* const ap_directive_t *: <VirtualHost>, in order */
     rp_read_limit head;                 /* first == RP_UNSET: not written */
     rp_read_limit body;
@@ -112,8 +119,8 @@ typedef struct rp_guard {
     apr_size_t len;
     const ap_regex_t *regex;
     rp_pattern pattern;
-    const rp_section *settings;         /* settings of ours alone: the routes that it covers have
-                                         * them merged already; NULL: for other reasons */
+    const rp_section *settings;         /* what is merged alone: the routes that it covers have it
+                                         * already; NULL: for other reasons */
     const char *name;                   /* for people: "/server-status (file:12)" */
 } rp_guard;
 

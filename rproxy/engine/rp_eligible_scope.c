@@ -43,9 +43,16 @@ static void add_reason(const rp_scope_context *context, apr_array_header_t *reas
     APR_ARRAY_PUSH(reasons, const char *) = rp_scope_name(context->pool, directive);
 }
 
+static void add_header_rule(const rp_scope_context *context, apr_array_header_t *rules,
+                            const ap_directive_t *directive)
+{
+    rp_known_header(context->pool, !strcasecmp(directive->directive, "RequestHeader"),
+                    directive->args, apr_array_push(rules));
+}
+
 /* ---- <Location> ------------------------------------------------------------------------------ */
 
-/** What stands in a <Location>: settings of ours, and what is the pipeline's. */
+/** What stands in a <Location>: what is merged, and what is the pipeline's. */
 static void read_section(const rp_scope_context *context, const ap_directive_t *first,
                          rp_section *section)
 {
@@ -56,6 +63,10 @@ static void read_section(const rp_scope_context *context, const ap_directive_t *
             break;
         case RP_EFFECT_SETTING:
             section->has_settings = 1;
+            break;
+        case RP_EFFECT_HEADER:
+            section->has_settings = 1;
+            add_header_rule(context, section->header_rules, at);
             break;
         case RP_EFFECT_INSIDE:
             read_section(context, at->first_child, section);
@@ -74,6 +85,7 @@ static rp_section *add_section(const rp_scope_context *context, rp_scope *scope,
     section->directive = directive;
     section->path = path;
     section->reasons = apr_array_make(context->pool, 1, sizeof(const char *));
+    section->header_rules = apr_array_make(context->pool, 0, sizeof(rp_header_rule));
     section->has_wildcards = !is_regex && apr_fnmatch_test(path);
     if (is_regex && !(section->regex = ap_pregcomp(context->pool, path, AP_REG_EXTENDED)))
         add_reason(context, scope->reasons, directive);
@@ -209,6 +221,9 @@ static void read_directive(const rp_scope_context *context, rp_scope *scope,
     case RP_EFFECT_SETTING:
     case RP_EFFECT_UNREACHED:
         break;
+    case RP_EFFECT_HEADER:
+        add_header_rule(context, scope->header_rules, directive);
+        break;
     case RP_EFFECT_INSIDE:
         for (const ap_directive_t *at = directive->first_child; at; at = at->next)
             read_directive(context, scope, at);
@@ -240,6 +255,7 @@ rp_scope *rp_scope_read(const rp_scope_context *context, const ap_directive_t *f
     scope->reasons = apr_array_make(context->pool, 4, sizeof(const char *));
     scope->sections = apr_array_make(context->pool, 4, sizeof(rp_section));
     scope->guards = apr_array_make(context->pool, 4, sizeof(rp_guard));
+    scope->header_rules = apr_array_make(context->pool, 4, sizeof(rp_header_rule));
     scope->hosts = apr_array_make(context->pool, 4, sizeof(const ap_directive_t *));
     scope->head.first = RP_UNSET;
     scope->body.first = RP_UNSET;

@@ -168,9 +168,11 @@ static void on_idle(rp_loop *loop, void *owner, unsigned int events)
     rp_shelf_ready(loop->shelf, owner);
 }
 
+static const rp_loop_listener idle_upstream = { on_idle, RP_LOOP_FIRST };
+
 static void idle(void *baton, int fd, rp_conn *conn)
 {
-    rp_loop_pass_on(baton, fd, conn ? on_idle : NULL, conn);
+    rp_loop_pass_on(baton, fd, conn ? &idle_upstream : NULL, conn);
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */

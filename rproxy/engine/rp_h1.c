@@ -179,6 +179,9 @@ static void on_name(rp_loop *loop, void *owner, unsigned int events)
     }
 }
 
+static const rp_loop_listener upstream = { on_upstream, RP_LOOP_NEXT };
+static const rp_loop_listener name = { on_name, RP_LOOP_NEXT };
+
 static void wait_for_name(rp_h1_request *q)
 {
     rp_engine_loop *engine = q->d->engine;
@@ -229,13 +232,13 @@ static void watch_upstream(rp_h1_request *q, const rp_waits *waits)
         if (rp_conn_is_resolving(q->x.conn)) {
             wait_for_name(q);
             for (int i = 0; i < waits->count; i++) {
-                rp_loop_watch(loop, waits->fds[i].fd, on_name, q->d->engine);
+                rp_loop_watch(loop, waits->fds[i].fd, &name, q->d->engine);
             }
             return;
         }
         /* Attempts open and close descriptors as they like: registered anew each time. */
         for (int i = 0; i < waits->count; i++) {
-            rp_loop_watch(loop, waits->fds[i].fd, on_upstream, q);
+            rp_loop_watch(loop, waits->fds[i].fd, &upstream, q);
             q->watched[q->watched_count++] = waits->fds[i].fd;
         }
         q->attempt = 0;
@@ -246,10 +249,10 @@ static void watch_upstream(rp_h1_request *q, const rp_waits *waits)
 
         forget_upstream(q);
         if (q->x.reused) {
-            rp_loop_pass_on(loop, fd, on_upstream, q);
+            rp_loop_pass_on(loop, fd, &upstream, q);
         }
         else {
-            rp_loop_watch(loop, fd, on_upstream, q);
+            rp_loop_watch(loop, fd, &upstream, q);
         }
         q->watched[0] = fd;
         q->watched_count = 1;
@@ -321,6 +324,15 @@ static void finish(rp_h1_request *q)
     }
 }
 
+/* What is small is sent when everything that happened at the same time has been read and answered:
+ * sending goes through so much of the kernel that code in between would have to come from far
+ * memory each time. */
+static void finish_later(rp_h1_request *q)
+{
+    q->finishing = 1;
+    rp_downstream_again(q->d);
+}
+
 /* The client must see that the response broke off: what has no length looks complete unless the
  * connection is reset. */
 static void break_off(rp_h1_request *q)
@@ -351,7 +363,7 @@ static void end_exchange(rp_h1_request *q)
     account(q);
     switch (x->outcome) {
     case RP_OUTCOME_DONE:
-        finish(q);
+        finish_later(q);
         break;
     case RP_OUTCOME_ERROR:
         if (x->reason == RP_REASON_CLIENT_GONE) {
@@ -397,6 +409,7 @@ static int start_exchange(rp_h1_request *q)
     x->ops = &rp_h1_client_ops;
     x->client = q;
     x->shelf = q->d->loop->shelf;
+    x->clock = &q->d->loop->now;
     x->budget = RP_H1_BUDGET;
     if (rp_route_target(q->pool, &q->match, q->request.path, q->request.query, dir->rewrites,
                         &x->target) != RP_HTTP_OK) {
@@ -439,7 +452,7 @@ static void begin_request(rp_downstream *d, apr_size_t head_len)
         rp_downstream_trim(d);
     }
     if (rp_exchange_start(&q->x) == RP_REASON_NONE) {
-        step(q, 0);
+        rp_downstream_again(d);         /* see finish_later() */
     }
     else {
         end_exchange(q);

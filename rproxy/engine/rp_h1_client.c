@@ -353,6 +353,9 @@ static rp_head_verdict client_head(void *client, const rp_response *response,
     q->response = *response;
     q->head_sent = 1;
     if (response->status != 101) {
+        if (q->route->header_rules) {
+            rp_header_rules_response(q->route->header_rules, all);
+        }
         rp_h1_complete_fields(q, response, all, body_unread);
     }
     if (!q->head.pool) {
@@ -443,7 +446,7 @@ static rp_io client_finish(void *client, const rp_fields *trailers)
             rp_chunk_last(&q->tail, trailers);
         }
     }
-    return rp_h1_write(q) == RP_IO_FAILED ? RP_IO_FAILED : RP_IO_DONE;
+    return RP_IO_DONE;                  /* the end of the exchange writes */
 }
 
 /* ---- splice ---------------------------------------------------------------------------------- */

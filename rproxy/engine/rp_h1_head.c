@@ -184,6 +184,9 @@ rp_h1_verdict rp_h1_take_head(rp_h1_request *q, apr_size_t head_len)
     request->client_ip = request->peer_ip = d->c->client_ip;
     request->peer_trusted = d->peer_trusted;
     request->local_port = d->c->local_addr->port;
+    if (q->route->header_rules) {
+        rp_header_rules_request(q->route->header_rules, &request->fields);
+    }
     request->request_id = rp_request_id(q->pool, request, NULL);
     return RP_H1_ENGINE;
 }
@@ -231,17 +234,17 @@ static void add_persistence(rp_h1_request *q, int status, rp_fields *fields)
 
     if (!q->keep_alive || !may_persist(q, status, sent)) {
         q->keep_alive = 0;
-        rp_fields_add(fields, "Connection", "close");
+        rp_fields_add_known(fields, RP_FIELD_CONNECTION, "Connection", "close");
         return;
     }
     q->d->c->keepalives++;
     if (sent) {
         int timeout = (int)apr_time_sec(server->keep_alive_timeout);
 
-        rp_fields_add(fields, "Keep-Alive", server->keep_alive_max
+        rp_fields_add_known(fields, RP_FIELD_KEEP_ALIVE, "Keep-Alive", server->keep_alive_max
                       ? apr_psprintf(q->pool, "timeout=%d, max=%d", timeout, left)
                       : apr_psprintf(q->pool, "timeout=%d", timeout));
-        rp_fields_add(fields, "Connection", "Keep-Alive");
+        rp_fields_add_known(fields, RP_FIELD_CONNECTION, "Connection", "Keep-Alive");
     }
 }
 
@@ -270,13 +273,13 @@ void rp_h1_complete_fields(rp_h1_request *q, const rp_response *response, rp_fie
         char *date = apr_palloc(q->pool, APR_RFC822_DATE_LEN);
 
         ap_recent_rfc822_date(date, q->began);
-        rp_fields_add(fields, "Date", date);
+        rp_fields_add_known(fields, RP_FIELD_DATE, "Date", date);
     }
     if (*banner && !rp_fields_get(fields, RP_FIELD_SERVER, 0)) {
-        rp_fields_add(fields, "Server", banner);
+        rp_fields_add_known(fields, RP_FIELD_SERVER, "Server", banner);
     }
     add_persistence(q, status, fields);
     if (q->chunk_out) {
-        rp_fields_add(fields, "Transfer-Encoding", "chunked");
+        rp_fields_add_known(fields, RP_FIELD_TRANSFER_ENCODING, "Transfer-Encoding", "chunked");
     }
 }

@@ -325,13 +325,15 @@ static void on_parked(rp_loop *loop, void *owner, unsigned int events)
     }
 }
 
+static const rp_loop_listener parked = { on_parked, RP_LOOP_LAST };
+
 static void wait_parked(rp_handover *h)
 {
     rp_downstream *d = h->d;
     struct pollfd set = { .fd = rp_park_fd(rp_park_of(d->c)), .events = POLLIN };
 
     h->waiting = 1;
-    if (!rp_loop_watch(d->loop, set.fd, on_parked, h) || poll(&set, 1, 0) > 0) {
+    if (!rp_loop_watch(d->loop, set.fd, &parked, h) || poll(&set, 1, 0) > 0) {
         h->waiting = 0;                 /* ready before it was watched, or again */
         push(h);
     }

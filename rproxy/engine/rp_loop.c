@@ -12,7 +12,7 @@
 #include <apr_strings.h>
 #include "rproxy/engine/rp_loop.h"
 
-#define EVENTS_AT_ONCE 256
+#define EVENTS_AT_ONCE 256              /* an index fits a byte */
 #define WATCHED_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 #define TICK apr_time_from_sec(1)
 #define BLOCKS_KEPT 256                 /* free ones; more go back to malloc */
@@ -41,7 +41,7 @@ static rp_watch *watch_of(rp_loop *loop, int fd)
     return &loop->watches[fd];
 }
 
-int rp_loop_watch(rp_loop *loop, int fd, rp_loop_ready *ready, void *owner)
+int rp_loop_watch(rp_loop *loop, int fd, const rp_loop_listener *listener, void *owner)
 {
     rp_watch *watch = watch_of(loop, fd);
     struct epoll_event event = { .events = WATCHED_EVENTS };
@@ -53,16 +53,16 @@ int rp_loop_watch(rp_loop *loop, int fd, rp_loop_ready *ready, void *owner)
     else if (errno != EEXIST) {
         return 0;
     }
-    watch->ready = ready;
+    watch->listener = listener;
     watch->owner = owner;
     return 1;
 }
 
-void rp_loop_pass_on(rp_loop *loop, int fd, rp_loop_ready *ready, void *owner)
+void rp_loop_pass_on(rp_loop *loop, int fd, const rp_loop_listener *listener, void *owner)
 {
     rp_watch *watch = watch_of(loop, fd);
 
-    watch->ready = ready;
+    watch->listener = listener;
     watch->owner = owner;
 }
 
@@ -71,7 +71,7 @@ void rp_loop_forget(rp_loop *loop, int fd, const void *owner)
     rp_watch *watch = watch_of(loop, fd);
 
     if (watch->owner == owner) {
-        watch->ready = NULL;
+        watch->listener = NULL;
         watch->owner = NULL;
     }
 }
@@ -88,8 +88,33 @@ static void tell(rp_loop *loop, const struct epoll_event *event)
     const rp_watch *watch = &loop->watches[fd];
 
     /* Nobody, or another descriptor has the number meanwhile. */
-    if (watch->ready && watch->generation == (unsigned int)(event->data.u64 >> 32)) {
-        watch->ready(loop, watch->owner, event->events);
+    if (watch->listener && watch->generation == (unsigned int)(event->data.u64 >> 32)) {
+        watch->listener->ready(loop, watch->owner, event->events);
+    }
+}
+
+/* In order of rank: an idle connection that has ended is out of the way, and one that has become
+ * free is there, before the next request takes one. */
+static void tell_all(rp_loop *loop, const struct epoll_event *events, int count)
+{
+    unsigned char later[2][EVENTS_AT_ONCE];
+    int counts[2] = { 0, 0 };
+
+    for (int i = 0; i < count; i++) {
+        const rp_watch *watch = &loop->watches[(uint32_t)events[i].data.u64];
+        rp_loop_rank rank = watch->listener ? watch->listener->rank : RP_LOOP_LAST;
+
+        if (rank == RP_LOOP_FIRST) {
+            tell(loop, &events[i]);
+        }
+        else {
+            later[rank - 1][counts[rank - 1]++] = (unsigned char)i;
+        }
+    }
+    for (int rank = 0; rank < 2; rank++) {
+        for (int i = 0; i < counts[rank]; i++) {
+            tell(loop, &events[later[rank][i]]);
+        }
     }
 }
 
@@ -202,6 +227,8 @@ static void take_mail(rp_loop *loop, void *owner, unsigned int events)
     }
 }
 
+static const rp_loop_listener mailbox = { take_mail, RP_LOOP_LAST };
+
 /* ---- the thread ------------------------------------------------------------------------------ */
 
 static int milliseconds_to_wait(const rp_loop *loop)
@@ -230,9 +257,8 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *baton)
         int count = epoll_wait(loop->epfd, events, EVENTS_AT_ONCE, milliseconds_to_wait(loop));
 
         loop->now = apr_time_now();
-        for (int i = 0; i < count; i++) {
-            tell(loop, &events[i]);
-        }
+        rp_shelf_begin_round(loop->shelf, loop->now, count < EVENTS_AT_ONCE);
+        tell_all(loop, events, count);
         run_timers(loop);
         run_tasks(loop);
         if (loop->now >= loop->next_tick) {
@@ -259,7 +285,7 @@ apr_status_t rp_loop_create(rp_loop **created, apr_pool_t *pool)
         return errno ? errno : APR_ENOMEM;
     }
     apr_allocator_owner_set(allocator, loop->pool);
-    if (!rp_loop_watch(loop, loop->wake, take_mail, loop)) {
+    if (!rp_loop_watch(loop, loop->wake, &mailbox, loop)) {
         return errno;
     }
     *created = loop;

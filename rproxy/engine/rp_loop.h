@@ -26,9 +26,22 @@ typedef struct rp_loop rp_loop;
 /** Tells of events (EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR) on a descriptor. */
 typedef void rp_loop_ready(rp_loop *loop, void *owner, unsigned int events);
 
+/** Of events that came at the same time, who is told first. */
+typedef enum rp_loop_rank {
+    RP_LOOP_FIRST,                      /* what must be known before anything is done */
+    RP_LOOP_NEXT,                       /* what sets resources free */
+    RP_LOOP_LAST                        /* what asks for them */
+} rp_loop_rank;
+
+/** One for each kind of descriptor. */
+typedef struct rp_loop_listener {
+    rp_loop_ready *ready;
+    rp_loop_rank rank;
+} rp_loop_listener;
+
 /** Who is told of a descriptor's events; an array of them is indexed by descriptor. */
 typedef struct rp_watch {
-    rp_loop_ready *ready;               /* NULL: nobody */
+    const rp_loop_listener *listener;   /* NULL: nobody */
     void *owner;
     unsigned int generation;            /* of the registration */
 } rp_watch;
@@ -89,10 +102,10 @@ void rp_loop_stop(rp_loop *loop);
 void rp_loop_destroy(rp_loop *loop);
 
 /** Registers fd and says who is told. Nonzero if it is watched (also if it was already). */
-int rp_loop_watch(rp_loop *loop, int fd, rp_loop_ready *ready, void *owner);
+int rp_loop_watch(rp_loop *loop, int fd, const rp_loop_listener *listener, void *owner);
 
-/** fd is registered: from now on owner is told; ready NULL: nobody. */
-void rp_loop_pass_on(rp_loop *loop, int fd, rp_loop_ready *ready, void *owner);
+/** fd is registered: from now on owner is told; listener NULL: nobody. */
+void rp_loop_pass_on(rp_loop *loop, int fd, const rp_loop_listener *listener, void *owner);
 
 /** owner, if it is still told of fd, isn't any more. */
 void rp_loop_forget(rp_loop *loop, int fd, const void *owner);

@@ -70,9 +70,7 @@ int rp_exchange_client_left(rp_exchange *x)
 
 static void begin_attempt(rp_exchange *x, apr_time_t now, int fresh)
 {
-    /* Checked also where a loop watches idle connections: what an upstream has sent behind its last
-     * answer must not be read as this one, and the loop may not have got to that event yet. */
-    x->conn = rp_conn_acquire(x->endpoint, x->shelf, fresh, 1);
+    x->conn = rp_conn_acquire(x->endpoint, x->shelf, fresh);
     x->state = RP_X_CONNECT;
     x->attempts++;
     x->attempt_at = x->progress_at = now;
@@ -125,7 +123,7 @@ static int is_safe_to_repeat(const rp_exchange *x)
 
 void rp_exchange_attempt_failed(rp_exchange *x, rp_reason reason, const char *detail)
 {
-    apr_time_t now = apr_time_now();
+    apr_time_t now = rp_exchange_now(x);
 
     if (x->client_gone || !is_replayable(x) || !is_safe_to_repeat(x)) {
         fail(x, reason, detail);
@@ -156,7 +154,7 @@ int rp_exchange_retries_status(rp_exchange *x)
                 return 0;
             }
             drop_connection(x, 0);
-            begin_attempt(x, apr_time_now(), 1);
+            begin_attempt(x, rp_exchange_now(x), 1);
             return 1;
         }
     }
@@ -261,7 +259,7 @@ rp_reason rp_exchange_start(rp_exchange *x)
 {
     rp_reason reason;
 
-    x->started = apr_time_now();
+    x->started = rp_exchange_now(x);
     x->connect_time = x->first_byte_time = -1;
     x->peer = "";
     x->outcome = RP_OUTCOME_RUNNING;
@@ -279,7 +277,7 @@ rp_reason rp_exchange_start(rp_exchange *x)
 
 rp_outcome rp_exchange_step(rp_exchange *x, int upstream_ready)
 {
-    apr_time_t now = apr_time_now();
+    apr_time_t now = rp_exchange_now(x);
     int again;
 
     x->yielded = 0;

@@ -67,21 +67,28 @@ static const char *forwarded_node(apr_pool_t *pool, const char *address)
     return strchr(address, ':') ? apr_psprintf(pool, "\"[%s]\"", address) : address;
 }
 
+/* Fields that tell of the way so far: only a trusted peer's word counts. */
+#define FORWARDING_FIELDS                                                                   \
+    (RP_FIELD_BIT(RP_FIELD_X_FORWARDED_FOR) | RP_FIELD_BIT(RP_FIELD_X_FORWARDED_PROTO)      \
+     | RP_FIELD_BIT(RP_FIELD_X_FORWARDED_HOST) | RP_FIELD_BIT(RP_FIELD_X_FORWARDED_PORT)    \
+     | RP_FIELD_BIT(RP_FIELD_FORWARDED))
+
+/* Behind what a trusted peer sent; of others nothing is left in out. */
 static void append_or_set(rp_fields *out, rp_field_id id, const char *name, const char *value,
                           int trusted)
 {
     const rp_field *before = trusted ? rp_fields_get(out, id, 0) : NULL;
     const char *joined = value;
 
-    for (; before; before = rp_fields_get(out, id, (int)(before - out->items) + 1)) {
-        joined = joined == value ? before->value
-                                 : apr_pstrcat(out->pool, joined, ", ", before->value, NULL);
-    }
-    if (joined != value) {
+    if (before) {
+        for (; before; before = rp_fields_get(out, id, (int)(before - out->items) + 1)) {
+            joined = joined == value ? before->value
+                                     : apr_pstrcat(out->pool, joined, ", ", before->value, NULL);
+        }
         joined = apr_pstrcat(out->pool, joined, ", ", value, NULL);
+        rp_fields_remove(out, id);
     }
-    rp_fields_remove(out, id);
-    rp_fields_add(out, name, joined);
+    rp_fields_add_known(out, id, name, joined);
 }
 
 /* X-Forwarded-Proto, -Host and -Port describe the client's side of the first proxy: a trusted
@@ -89,11 +96,9 @@ static void append_or_set(rp_fields *out, rp_field_id id, const char *name, cons
 static void keep_or_set(rp_fields *out, rp_field_id id, const char *name, const char *value,
                         int trusted)
 {
-    if (trusted && rp_fields_get(out, id, 0)) {
-        return;
+    if (!trusted || !rp_fields_get(out, id, 0)) {
+        rp_fields_add_known(out, id, name, value);
     }
-    rp_fields_remove(out, id);
-    rp_fields_add(out, name, value);
 }
 
 static void add_forwarding(const rp_exchange *x, rp_fields *out)
@@ -112,12 +117,6 @@ static void add_forwarding(const rp_exchange *x, rp_fields *out)
         keep_or_set(out, RP_FIELD_X_FORWARDED_PORT, "X-Forwarded-Port",
                     apr_itoa(out->pool, request->local_port), trusted);
     }
-    else if (!trusted) {
-        rp_fields_remove(out, RP_FIELD_X_FORWARDED_FOR);
-        rp_fields_remove(out, RP_FIELD_X_FORWARDED_PROTO);
-        rp_fields_remove(out, RP_FIELD_X_FORWARDED_HOST);
-        rp_fields_remove(out, RP_FIELD_X_FORWARDED_PORT);
-    }
     if (mode & RP_FORWARDED_RFC7239) {
         const char *host = *request->authority
             ? apr_pstrcat(out->pool, ";host=\"", request->authority, "\"", NULL) : "";
@@ -126,20 +125,16 @@ static void add_forwarding(const rp_exchange *x, rp_fields *out)
                       apr_pstrcat(out->pool, "for=", forwarded_node(out->pool, request->peer_ip),
                                   host, ";proto=", request->scheme, NULL), trusted);
     }
-    else if (!trusted) {
-        rp_fields_remove(out, RP_FIELD_FORWARDED);
-    }
 }
 
 static void add_framing(const rp_exchange *x, rp_fields *out)
 {
-    rp_fields_remove(out, RP_FIELD_CONTENT_LENGTH);
     if (x->request->framing == RP_BODY_LENGTH) {
-        rp_fields_add(out, "Content-Length",
+        rp_fields_add_known(out, RP_FIELD_CONTENT_LENGTH, "Content-Length",
                       apr_off_t_toa(out->pool, (apr_off_t)x->request->content_length));
     }
     else if (x->request->framing == RP_BODY_CHUNKED) {
-        rp_fields_add(out, "Transfer-Encoding", "chunked");
+        rp_fields_add_known(out, RP_FIELD_TRANSFER_ENCODING, "Transfer-Encoding", "chunked");
     }
 }
 
@@ -152,14 +147,14 @@ static void add_connection(rp_exchange *x, rp_fields *out)
 
     x->upgrade_protocol = wanted_upgrade(x);
     if (x->upgrade_protocol) {
-        rp_fields_add(out, "Connection", "Upgrade");
-        rp_fields_add(out, "Upgrade", x->upgrade_protocol);
+        rp_fields_add_known(out, RP_FIELD_CONNECTION, "Connection", "Upgrade");
+        rp_fields_add_known(out, RP_FIELD_UPGRADE, "Upgrade", x->upgrade_protocol);
     }
     else if (trailers) {
-        rp_fields_add(out, "Connection", "TE");
+        rp_fields_add_known(out, RP_FIELD_CONNECTION, "Connection", "TE");
     }
     if (trailers && !x->upgrade_protocol) {
-        rp_fields_add(out, "TE", "trailers");
+        rp_fields_add_known(out, RP_FIELD_TE, "TE", "trailers");
     }
 }
 
@@ -168,27 +163,22 @@ rp_reason rp_exchange_write_head(rp_exchange *x)
     const rp_request *request = x->request;
     const char *host = x->settings->preserve_host && *request->authority
         ? request->authority : x->address->authority;
+    rp_field_set drop = RP_FIELD_BIT(RP_FIELD_HOST) | RP_FIELD_BIT(RP_FIELD_CONTENT_LENGTH)
+        | RP_FIELD_BIT(RP_FIELD_X_REQUEST_ID);
     rp_fields fields;
-    rp_fields sent;
 
-    rp_fields_init(&fields, x->pool, request->fields.count + 12);
-    rp_fields_add(&fields, "Host", host);
-    rp_fields_init(&sent, x->pool, request->fields.count);
-    rp_fields_end_to_end(&request->fields, request->framing == RP_BODY_CHUNKED, &sent);
-    for (int i = 0; i < sent.count; i++) {
-        if (sent.items[i].id != RP_FIELD_HOST) {
-            if (fields.count == fields.capacity) {
-                rp_fields_add(&fields, sent.items[i].name, sent.items[i].value);
-            }
-            else {
-                fields.items[fields.count++] = sent.items[i];
-            }
-        }
+    if (!request->peer_trusted) {
+        drop |= FORWARDING_FIELDS;
     }
+    if (request->framing != RP_BODY_CHUNKED) {
+        drop |= RP_FIELD_BIT(RP_FIELD_TRAILER);
+    }
+    rp_fields_init(&fields, x->pool, request->fields.count + 12);
+    rp_fields_add_known(&fields, RP_FIELD_HOST, "Host", host);
+    rp_fields_end_to_end(&request->fields, drop, &fields);
     add_forwarding(x, &fields);
-    rp_fields_add(&fields, "Via", x->settings->via);
-    rp_fields_remove(&fields, RP_FIELD_X_REQUEST_ID);
-    rp_fields_add(&fields, "X-Request-ID", request->request_id);
+    rp_fields_add_known(&fields, RP_FIELD_VIA, "Via", x->settings->via);
+    rp_fields_add_known(&fields, RP_FIELD_X_REQUEST_ID, "X-Request-ID", request->request_id);
     add_framing(x, &fields);
     add_connection(x, &fields);
 
@@ -197,31 +187,25 @@ rp_reason rp_exchange_write_head(rp_exchange *x)
         ? RP_REASON_NONE : RP_REASON_BAD_REQUEST;
 }
 
-/* Nonzero for the fields whose values may name the upstream's own addresses. */
-static int is_mapped(rp_field_id id)
-{
-    switch (id) {
-    case RP_FIELD_LOCATION:
-    case RP_FIELD_CONTENT_LOCATION:
-    case RP_FIELD_DESTINATION:
-    case RP_FIELD_REFRESH:
-    case RP_FIELD_LINK:
-    case RP_FIELD_SET_COOKIE:
-        return 1;
-    default:
-        return 0;
-    }
-}
+/* Fields whose values may name the upstream's own addresses. */
+#define MAPPED_FIELDS                                                                           \
+    (RP_FIELD_BIT(RP_FIELD_LOCATION) | RP_FIELD_BIT(RP_FIELD_CONTENT_LOCATION)                  \
+     | RP_FIELD_BIT(RP_FIELD_DESTINATION) | RP_FIELD_BIT(RP_FIELD_REFRESH)                      \
+     | RP_FIELD_BIT(RP_FIELD_LINK) | RP_FIELD_BIT(RP_FIELD_SET_COOKIE))
 
 void rp_exchange_map_fields(const rp_exchange *x, rp_fields *out)
 {
-    rp_fields_init(out, x->pool, x->response.fields.count + 2);
-    rp_fields_end_to_end(&x->response.fields, x->response.framing == RP_BODY_CHUNKED, out);
-    rp_fields_remove(out, RP_FIELD_X_ACCEL_BUFFERING);
+    rp_field_set drop = RP_FIELD_BIT(RP_FIELD_X_ACCEL_BUFFERING);
+
+    if (x->response.framing != RP_BODY_CHUNKED) {
+        drop |= RP_FIELD_BIT(RP_FIELD_TRAILER);
+    }
+    rp_fields_init(out, x->pool, x->response.fields.count + 6);
+    rp_fields_end_to_end(&x->response.fields, drop, out);
     for (int i = 0; i < out->count; i++) {
         rp_field *field = &out->items[i];
 
-        if (is_mapped(field->id)) {
+        if (RP_FIELD_BIT(field->id) & MAPPED_FIELDS) {
             const char *value = rp_reverse_field(x->pool, x->reverse, field);
 
             if (value != field->value) {
@@ -231,7 +215,7 @@ void rp_exchange_map_fields(const rp_exchange *x, rp_fields *out)
         }
     }
     if (x->response.status == 101) {
-        rp_fields_add(out, "Connection", "Upgrade");
-        rp_fields_add(out, "Upgrade", x->upgrade_protocol);
+        rp_fields_add_known(out, RP_FIELD_CONNECTION, "Connection", "Upgrade");
+        rp_fields_add_known(out, RP_FIELD_UPGRADE, "Upgrade", x->upgrade_protocol);
     }
 }

@@ -25,6 +25,12 @@ static inline int rp_exchange_yields(rp_exchange *x, apr_int64_t taken)
     return 1;
 }
 
+/** The time: a loop's is as old as what it is doing now, and costs nothing. */
+static inline apr_time_t rp_exchange_now(const rp_exchange *x)
+{
+    return x->clock ? *x->clock : apr_time_now();
+}
+
 /** Puts the request head, and body bytes kept from an earlier attempt, in line for sending. */
 void rp_exchange_queue_request(rp_exchange *x);
 

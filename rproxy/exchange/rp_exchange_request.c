@@ -202,6 +202,6 @@ void rp_exchange_relay_step(rp_exchange *x, apr_time_t now, int upstream_ready)
         if (more && x->budget) {
             x->yielded = 1;
         }
-        now = more ? apr_time_now() : now;
+        now = more ? rp_exchange_now(x) : now;
     } while (more && !x->yielded && x->state == RP_X_RELAY);
 }

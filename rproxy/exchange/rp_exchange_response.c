@@ -229,7 +229,7 @@ static void hand_to_client(rp_exchange *x, char *buffer, char *data, apr_size_t 
     switch (x->ops->send(x->client, buffer, data, len)) {
     case RP_IO_DONE:
         /* Where output may block, the client's pause must not count as one of the upstream. */
-        x->progress_at = apr_time_now();
+        x->progress_at = rp_exchange_now(x);
         break;
     case RP_IO_AGAIN:
         x->client_blocked = 1;

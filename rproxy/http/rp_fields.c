@@ -214,24 +214,20 @@ int rp_list_has_token(const char *value, const char *token)
 
 /* ---- hop-by-hop fields (RFC 9110 section 7.6.1) ---------------------------------------------- */
 
-static int is_hop_by_hop(rp_field_id id)
-{
-    switch (id) {
-    case RP_FIELD_CONNECTION:
-    case RP_FIELD_HTTP2_SETTINGS:
-    case RP_FIELD_KEEP_ALIVE:
-    case RP_FIELD_PROXY:
-    case RP_FIELD_PROXY_AUTHENTICATE:
-    case RP_FIELD_PROXY_AUTHORIZATION:
-    case RP_FIELD_PROXY_CONNECTION:
-    case RP_FIELD_TE:
-    case RP_FIELD_TRANSFER_ENCODING:
-    case RP_FIELD_UPGRADE:
-        return 1;
-    default:
-        return 0;
-    }
-}
+_Static_assert(RP_FIELD_ID_COUNT <= 64, "they are bits of a word");
+
+#define HOP_BY_HOP                                                                              \
+    (RP_FIELD_BIT(RP_FIELD_CONNECTION) | RP_FIELD_BIT(RP_FIELD_HTTP2_SETTINGS)                  \
+     | RP_FIELD_BIT(RP_FIELD_KEEP_ALIVE) | RP_FIELD_BIT(RP_FIELD_PROXY)                         \
+     | RP_FIELD_BIT(RP_FIELD_PROXY_AUTHENTICATE) | RP_FIELD_BIT(RP_FIELD_PROXY_AUTHORIZATION)   \
+     | RP_FIELD_BIT(RP_FIELD_PROXY_CONNECTION) | RP_FIELD_BIT(RP_FIELD_TE)                      \
+     | RP_FIELD_BIT(RP_FIELD_TRANSFER_ENCODING) | RP_FIELD_BIT(RP_FIELD_UPGRADE))
+
+/* Fields that a Connection option does not remove: not there any more, or end to end whatever it
+ * says. */
+#define NOT_REMOVABLE                                                                           \
+    (HOP_BY_HOP | RP_FIELD_BIT(RP_FIELD_HOST) | RP_FIELD_BIT(RP_FIELD_CONTENT_LENGTH)           \
+     | RP_FIELD_BIT(RP_FIELD_CONTENT_TYPE))
 
 /** Removes what a Connection option of len bytes names. */
 static void remove_option(rp_fields *out, const char *option, apr_size_t len)
@@ -239,9 +235,8 @@ static void remove_option(rp_fields *out, const char *option, apr_size_t len)
     rp_field_id id = rp_field_id_of(option, len);
     char first = rp_lower(option[0]);
 
-    if (is_hop_by_hop(id) || id == RP_FIELD_HOST || id == RP_FIELD_CONTENT_LENGTH
-        || id == RP_FIELD_CONTENT_TYPE) {
-        return;                         /* not there any more, or end to end whatever it says */
+    if (RP_FIELD_BIT(id) & NOT_REMOVABLE) {
+        return;
     }
     for (int i = 0; i < out->count; i++) {
         const rp_field *field = &out->items[i];
@@ -275,20 +270,23 @@ static void remove_listed(rp_fields *out, const char *value)
     }
 }
 
-void rp_fields_end_to_end(const rp_fields *fields, int keep_trailer, rp_fields *out)
+void rp_fields_end_to_end(const rp_fields *fields, rp_field_set drop, rp_fields *out)
 {
-    if (out->capacity < fields->count) {
-        grow(out, fields->count);
-    }
-    out->count = 0;
-    for (int i = 0; i < fields->count; i++) {
-        const rp_field *field = &fields->items[i];
+    rp_field_set seen = 0;
 
-        if (!is_hop_by_hop(field->id) && (keep_trailer || field->id != RP_FIELD_TRAILER)) {
-            out->items[out->count++] = *field;
+    if (out->capacity < out->count + fields->count) {
+        grow(out, out->count + fields->count);
+    }
+    drop |= HOP_BY_HOP;
+    for (int i = 0; i < fields->count; i++) {
+        rp_field_set bit = RP_FIELD_BIT(fields->items[i].id);
+
+        seen |= bit;
+        if (!(bit & drop)) {
+            out->items[out->count++] = fields->items[i];
         }
     }
-    for (int i = 0; i < fields->count; i++) {
+    for (int i = 0; seen & RP_FIELD_BIT(RP_FIELD_CONNECTION) && i < fields->count; i++) {
         if (fields->items[i].id == RP_FIELD_CONNECTION) {
             remove_listed(out, fields->items[i].value);
         }

@@ -15,6 +15,7 @@
 #ifndef RP_HTTP_H
 #define RP_HTTP_H
 
+#include <string.h>
 #include <apr_pools.h>
 
 /* ---- limits: every length is bounded, each bound has a name ---------------------------------- */
@@ -78,6 +79,10 @@ typedef enum rp_field_id {
     RP_FIELD_ID_COUNT
 } rp_field_id;
 
+/** A set of them. */
+typedef apr_uint64_t rp_field_set;
+#define RP_FIELD_BIT(id) ((rp_field_set)1 << (id))
+
 /** One field line. Both strings are NUL-terminated and live as long as the list's memory. */
 typedef struct rp_field {
     const char *name;                   /* as received, case kept */
@@ -100,6 +105,22 @@ void rp_fields_init(rp_fields *fields, apr_pool_t *pool, int capacity);
 
 /** Appends by reference (strings are not copied), fills in id and lengths. */
 rp_field *rp_fields_add(rp_fields *fields, const char *name, const char *value);
+
+/** Appends room for one, not filled in. */
+rp_field *rp_fields_push(rp_fields *fields);
+
+/** The same as rp_fields_add() for a name that is a literal: id is its own. */
+static inline void rp_fields_add_known(rp_fields *fields, rp_field_id id, const char *name,
+                                       const char *value)
+{
+    rp_field *field = rp_fields_push(fields);
+
+    field->name = name;
+    field->value = value;
+    field->name_len = (apr_uint32_t)strlen(name);
+    field->value_len = (apr_uint32_t)strlen(value);
+    field->id = id;
+}
 
 /** First field with this id from index start on (0: from the beginning); NULL if there is none. */
 rp_field *rp_fields_get(const rp_fields *fields, rp_field_id id, int start);
@@ -204,14 +225,14 @@ rp_http_error rp_http_request_framing(const rp_fields *fields, int minor_version
                                       rp_framing *framing, apr_int64_t *content_length);
 
 /**
- * Copies fields into out without the hop-by-hop ones: those listed in any Connection field,
+ * Appends to out the fields that are not hop-by-hop: without those listed in any Connection field,
  * Connection, Keep-Alive, Proxy-Connection, TE, Transfer-Encoding, Upgrade, HTTP2-Settings,
  * Proxy-Authenticate, Proxy-Authorization (requests too: this is a reverse proxy), "Proxy"
- * (RFC 3875 trap "httpoxy") and Trailer unless keep_trailer. A Connection option cannot remove
+ * (RFC 3875 trap "httpoxy"), and those in drop. A Connection option cannot remove
  * Host, Content-Length or Content-Type (RFC 9110 section 7.6.1: end-to-end fields named there by
- * an attacker). out is initialised, another list than fields, and loses what it held.
+ * an attacker). out is initialised, another list than fields.
  */
-void rp_fields_end_to_end(const rp_fields *fields, int keep_trailer, rp_fields *out);
+void rp_fields_end_to_end(const rp_fields *fields, rp_field_set drop, rp_fields *out);
 
 /** Growing output buffer in a pool. */
 typedef struct rp_buffer {

@@ -107,9 +107,6 @@ static inline const char *rp_scan_class(const char *p, const char *end, int clas
     return p;
 }
 
-/** A place for one more item, in list order; the caller fills it. */
-rp_field *rp_fields_push(rp_fields *fields);
-
 /**
  * Parses the field lines at p, which go up to the empty line that ends at end (its CRLF included;
  * no empty line before it). Modifies the bytes in place.

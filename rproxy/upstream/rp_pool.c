@@ -104,9 +104,9 @@ static rp_conn *push_idle(rp_endpoint *endpoint, rp_conn *conn)
 
 /* ---- taking and giving back ------------------------------------------------------------------ */
 
-rp_conn *rp_conn_acquire(rp_endpoint *endpoint, rp_shelf *shelf, int fresh, int check)
+rp_conn *rp_conn_acquire(rp_endpoint *endpoint, rp_shelf *shelf, int fresh)
 {
-    apr_time_t now = apr_time_now();
+    apr_time_t now = shelf ? rp_shelf_now(shelf) : apr_time_now();
     rp_conn *conn = NULL;
     rp_bin *bin = NULL;
     if (endpoint->name) {
@@ -114,7 +114,7 @@ rp_conn *rp_conn_acquire(rp_endpoint *endpoint, rp_shelf *shelf, int fresh, int 
     }
     if (shelf) {
         bin = rp_bin_use(shelf, endpoint);
-        conn = fresh ? NULL : rp_bin_take(bin, now, check);
+        conn = fresh ? NULL : rp_bin_take(bin, now);
     }
     else {
         rp_endpoint_hold(endpoint);
@@ -136,7 +136,7 @@ rp_conn *rp_conn_acquire(rp_endpoint *endpoint, rp_shelf *shelf, int fresh, int 
 void rp_conn_release(rp_conn *conn, int reusable)
 {
     rp_endpoint *endpoint = conn->endpoint;
-    apr_time_t now = apr_time_now();
+    apr_time_t now = conn->bin ? rp_shelf_now(rp_bin_shelf(conn->bin)) : apr_time_now();
     int was_ready = conn->state == RP_CONN_READY;
     conn->exchanges++;
     conn->idle_since = now;

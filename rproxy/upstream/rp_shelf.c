@@ -17,12 +17,16 @@ struct rp_bin {
     rp_shelf *shelf;
     rp_endpoint *endpoint;
     struct rp_conn_ring idle;           /* most recently used first */
-    int idle_count;
+    struct rp_conn_ring fresh;          /* the same, given back in this round */
+    int idle_count;                     /* both */
+    unsigned int round;                 /* that fresh is of */
     int in_use;                         /* connections */
 };
 
 struct rp_shelf {
     int number;
+    unsigned int round;                 /* of those in which all events were told */
+    apr_time_t now;                     /* when the loop woke */
     rp_upstream_counters *counters;
     void (*idle)(void *baton, int fd, rp_conn *conn);
     void *baton;
@@ -68,6 +72,7 @@ rp_shelf *rp_shelf_create(void (*idle)(void *baton, int fd, rp_conn *conn), void
     shelf->counters = &rp_shelf_counters[number];
     shelf->idle = idle;
     shelf->baton = baton;
+    shelf->now = apr_time_now();
     APR_RING_INIT(&shelf->bins, rp_bin, link);
     return shelf;
 }
@@ -80,10 +85,16 @@ static rp_bin *bin_make(rp_shelf *shelf, rp_endpoint *endpoint)
     bin->shelf = shelf;
     bin->endpoint = endpoint;
     APR_RING_INIT(&bin->idle, rp_conn, link);
+    APR_RING_INIT(&bin->fresh, rp_conn, link);
     APR_RING_INSERT_TAIL(&shelf->bins, bin, rp_bin, link);
     rp_endpoint_hold_for_shelf(endpoint);
     endpoint->bins[shelf->number] = bin;
     return bin;
+}
+
+rp_shelf *rp_bin_shelf(const rp_bin *bin)
+{
+    return bin->shelf;
 }
 
 /* Nothing of it is in use, nothing is idle. */
@@ -128,11 +139,23 @@ rp_bin *rp_bin_use(rp_shelf *shelf, rp_endpoint *endpoint)
     return bin;
 }
 
-rp_conn *rp_bin_take(rp_bin *bin, apr_time_t now, int check)
+/* What was given back before this round has been looked at: the loop would have told. */
+static void settle(rp_bin *bin)
 {
-    while (!APR_RING_EMPTY(&bin->idle, rp_conn, link)) {
-        rp_conn *conn = APR_RING_FIRST(&bin->idle);
-        if (!rp_conn_is_over(conn, now) && (!check || rp_conn_is_quiet(conn))) {
+    if (bin->round != bin->shelf->round) {
+        bin->round = bin->shelf->round;
+        APR_RING_PREPEND(&bin->idle, &bin->fresh, rp_conn, link);
+    }
+}
+
+rp_conn *rp_bin_take(rp_bin *bin, apr_time_t now)
+{
+    settle(bin);
+    while (bin->idle_count > 0) {
+        int is_fresh = APR_RING_EMPTY(&bin->idle, rp_conn, link);
+        rp_conn *conn = APR_RING_FIRST(is_fresh ? &bin->fresh : &bin->idle);
+        /* A system call for each exchange, but where many are under way at once. */
+        if (!rp_conn_is_over(conn, now) && (!is_fresh || rp_conn_is_quiet(conn))) {
             remove_idle(bin, conn);
             RP_COUNT_ON(bin->shelf->counters, reuses, 1);
             return conn;
@@ -154,10 +177,12 @@ void rp_bin_give_back(rp_bin *bin, rp_conn *conn, int keep, int reusable)
     RP_COUNT_ON(shelf->counters, active, -1);
     /* Nobody tells of what had arrived before: bytes behind an answer would open the next one. */
     if (keep && !is_dropped(bin->endpoint) && (conn->drained || rp_conn_is_quiet(conn))) {
+        settle(bin);
         if (bin->idle_count == bin->endpoint->keepalive.max) {
-            retire(bin, APR_RING_LAST(&bin->idle));
+            retire(bin, APR_RING_LAST(APR_RING_EMPTY(&bin->idle, rp_conn, link) ? &bin->fresh
+                                                                                : &bin->idle));
         }
-        APR_RING_INSERT_HEAD(&bin->idle, conn, rp_conn, link);
+        APR_RING_INSERT_HEAD(&bin->fresh, conn, rp_conn, link);
         bin->idle_count++;
         RP_COUNT_ON(shelf->counters, idle, 1);
         shelf->idle(shelf->baton, conn->fd, conn);
@@ -175,6 +200,19 @@ void rp_bin_give_back(rp_bin *bin, rp_conn *conn, int keep, int reusable)
 
 /* ---- the shelf's own calls ------------------------------------------------------------------- */
 
+void rp_shelf_begin_round(rp_shelf *shelf, apr_time_t now, int all)
+{
+    shelf->now = now;
+    if (all) {
+        shelf->round++;
+    }
+}
+
+apr_time_t rp_shelf_now(const rp_shelf *shelf)
+{
+    return shelf->now;
+}
+
 void rp_shelf_ready(rp_shelf *shelf, rp_conn *conn)
 {
     ap_assert(conn->bin && conn->bin->shelf == shelf);
@@ -183,17 +221,24 @@ void rp_shelf_ready(rp_shelf *shelf, rp_conn *conn)
     }
 }
 
-static void maintain_bin(rp_bin *bin, apr_time_t now)
+/* all nonzero: whatever their limits. */
+static void retire_over(rp_bin *bin, struct rp_conn_ring *ring, int all, apr_time_t now)
 {
-    int dropped = is_dropped(bin->endpoint);
     rp_conn *next;
-    for (rp_conn *conn = APR_RING_FIRST(&bin->idle);
-         conn != APR_RING_SENTINEL(&bin->idle, rp_conn, link); conn = next) {
+    for (rp_conn *conn = APR_RING_FIRST(ring); conn != APR_RING_SENTINEL(ring, rp_conn, link);
+         conn = next) {
         next = APR_RING_NEXT(conn, link);
-        if (dropped || rp_conn_is_over(conn, now)) {
+        if (all || rp_conn_is_over(conn, now)) {
             retire(bin, conn);
         }
     }
+}
+
+static void maintain_bin(rp_bin *bin, apr_time_t now)
+{
+    int dropped = is_dropped(bin->endpoint);
+    retire_over(bin, &bin->idle, dropped, now);
+    retire_over(bin, &bin->fresh, dropped, now);
     if (dropped && !bin->in_use) {
         bin_free(bin);
     }
@@ -217,9 +262,8 @@ void rp_shelf_destroy(rp_shelf *shelf)
          bin != APR_RING_SENTINEL(&shelf->bins, rp_bin, link); bin = next) {
         next = APR_RING_NEXT(bin, link);
         ap_assert(!bin->in_use);
-        while (!APR_RING_EMPTY(&bin->idle, rp_conn, link)) {
-            retire(bin, APR_RING_FIRST(&bin->idle));
-        }
+        retire_over(bin, &bin->idle, 1, 0);
+        retire_over(bin, &bin->fresh, 1, 0);
         bin_free(bin);
     }
     give_number_back(shelf->number);

@@ -119,6 +119,12 @@ typedef struct rp_shelf rp_shelf;
  * requests run, after rp_upstream_child_init(); NULL: there are too many. */
 rp_shelf *rp_shelf_create(void (*idle)(void *baton, int fd, rp_conn *conn), void *baton);
 
+/** The loop has woken: now is the shelf's time until it does so again. all nonzero: the loop has
+ * learnt of all events there are, and tells rp_shelf_ready() of those on idle connections before
+ * anything else; a connection that was given back earlier is known to be quiet then, and preferred,
+ * for it is taken without a system call to ask. */
+void rp_shelf_begin_round(rp_shelf *shelf, apr_time_t now, int all);
+
 /** The socket of an idle connection has become readable or was hung up: closes it, unless it is
  * just a TLS session ticket that came, or nothing at all (an event of its last exchange). */
 void rp_shelf_ready(rp_shelf *shelf, rp_conn *conn);
@@ -149,13 +155,13 @@ typedef struct rp_wait_fd {
 #define RP_CONN_WAITS_MAX 4
 
 /**
- * Takes an idle connection that is within its limits, the most recently used first; or a new one,
- * not yet connected. shelf NULL: from those that all threads share, always checked (the peer has
- * neither closed it nor sent anything). Else from this shelf's own, to which it goes back; check
- * zero saves the system call of checking where the loop's epoll set tells of closed ones soon
- * enough. fresh nonzero: always a new one. rp_conn_connect() comes next.
+ * Takes an idle connection that is within its limits; or a new one, not yet connected. An idle one
+ * is checked, but for rp_shelf_begin_round(): the peer has neither closed it nor sent anything.
+ * shelf NULL: from those that all threads share, the most recently used first; else from this
+ * shelf's own, to which it goes back. fresh nonzero: always a new one. rp_conn_connect() comes
+ * next.
  */
-rp_conn *rp_conn_acquire(rp_endpoint *endpoint, rp_shelf *shelf, int fresh, int check);
+rp_conn *rp_conn_acquire(rp_endpoint *endpoint, rp_shelf *shelf, int fresh);
 
 /** Nonzero if it served another exchange before. */
 int rp_conn_is_reused(const rp_conn *conn);

@@ -302,8 +302,14 @@ void rp_conns_close(struct rp_conn_ring *connections);
 /** The shelf's bin for endpoint; counts one more connection in use. */
 rp_bin *rp_bin_use(rp_shelf *shelf, rp_endpoint *endpoint);
 
+/** When its loop woke. */
+apr_time_t rp_shelf_now(const rp_shelf *shelf);
+
+/** The shelf that the bin is of. */
+rp_shelf *rp_bin_shelf(const rp_bin *bin);
+
 /** An idle connection that can be used again, or NULL. */
-rp_conn *rp_bin_take(rp_bin *bin, apr_time_t now, int check);
+rp_conn *rp_bin_take(rp_bin *bin, apr_time_t now);
 
 /** The end of a connection's use: puts it in front of the idle ones or, keep 0, closes it; reusable
  * nonzero: to be closed for its limits only, which counts as retired. */

@@ -183,21 +183,29 @@ static void test_end_to_end(void)
     for (int i = 0; names[i] != NULL; i++) {
         rp_fields_add(&fields, names[i], "v");
     }
-    rp_fields_end_to_end(&fields, 0, &out);
+    out.count = 0;
+    rp_fields_end_to_end(&fields, RP_FIELD_BIT(RP_FIELD_TRAILER), &out);
     names_of(&out, text);
     is_text(text, "A Host Content-Type X-Listed Content-Length b x-LISTED X-Forwarded-For C Via",
             "hop-by-hop fields are left behind");
     rp_fields_add(&fields, "Connection", "x-listed, B;\"c\" host,Content-Length , CONTENT-TYPE");
     rp_fields_add(&fields, "D", "d");
     rp_fields_add(&fields, "connection", "d,,close,x-forwarded-for, none, via");
-    rp_fields_end_to_end(&fields, 0, &out);
+    out.count = 0;
+    rp_fields_end_to_end(&fields, RP_FIELD_BIT(RP_FIELD_TRAILER), &out);
     names_of(&out, text);
     is_text(text, "A Host Content-Type Content-Length",
             "so are those that Connection lists, but for Host, length and type");
-    rp_fields_end_to_end(&fields, 1, &out);
+    out.count = 0;
+    rp_fields_end_to_end(&fields, 0, &out);
     names_of(&out, text);
     is_text(text, "A Host Trailer Content-Type Content-Length", "Trailer may be kept");
     is_number(fields.count, 23, "the list itself stays");
+    rp_fields_end_to_end(&fields, RP_FIELD_BIT(RP_FIELD_TRAILER) | RP_FIELD_BIT(RP_FIELD_HOST),
+                         &out);
+    names_of(&out, text);
+    is_text(text, "A Host Trailer Content-Type Content-Length A Content-Type Content-Length",
+            "others may be left out; what the list held stays");
 }
 
 int main(void)

@@ -10,13 +10,6 @@
 static apr_pool_t *pool;
 static int port, listener;
 
-static rp_upstream_stats stats(void)
-{
-    rp_upstream_stats now;
-    rp_upstream_stats_get(&now);
-    return now;
-}
-
 static rp_target *target_here(void)
 {
     return make_target(pool, RP_SCHEME_HTTP, "127.0.0.1", port, NULL);
@@ -41,16 +34,6 @@ static void tell(void *baton, int fd, rp_conn *conn)
     news->gone += conn == NULL;
     news->fd = fd;
     news->conn = conn;
-}
-
-static rp_conn *connected(rp_endpoint *endpoint, rp_shelf *shelf, int *peer)
-{
-    rp_conn *conn = rp_conn_acquire(endpoint, shelf, 1, 0);
-    if (connect_now(conn) != RP_IO_DONE) {
-        bail_out("cannot connect on loopback");
-    }
-    *peer = accept_one(listener);
-    return conn;
 }
 
 /* Lets the peer say text and reads it, with room for more. */
@@ -82,7 +65,7 @@ static void test_reuse(void)
     int peers[3];
     char byte;
     for (int i = 0; i < 3; i++) {
-        conns[i] = connected(endpoint, shelf, &peers[i]);
+        conns[i] = connected(endpoint, shelf, listener, &peers[i]);
     }
     is_number(stats().active - before.active, 3, "connections in use are counted");
     int fd = rp_conn_fd(conns[0]);
@@ -96,19 +79,19 @@ static void test_reuse(void)
     is_number(news.gone, 1, "and the loop hears of that");
     is_number(stats().active, before.active, "nothing is in use");
 
-    rp_conn *elsewhere = rp_conn_acquire(endpoint, other, 0, 1);
+    rp_conn *elsewhere = rp_conn_acquire(endpoint, other, 0);
     ok(!rp_conn_is_reused(elsewhere), "another shelf doesn't get it");
     rp_conn_release(elsewhere, 0);
-    elsewhere = rp_conn_acquire(endpoint, NULL, 0, 1);
+    elsewhere = rp_conn_acquire(endpoint, NULL, 0);
     ok(!rp_conn_is_reused(elsewhere), "nor do those that share");
     rp_conn_release(elsewhere, 0);
     is_number(other_news.idle + other_news.gone, 0, "a new one that wasn't kept is no news");
 
-    rp_conn *first = rp_conn_acquire(endpoint, shelf, 0, 0);
-    rp_conn *second = rp_conn_acquire(endpoint, shelf, 0, 1);
+    rp_conn *first = rp_conn_acquire(endpoint, shelf, 0);
+    rp_conn *second = rp_conn_acquire(endpoint, shelf, 0);
     ok(first == conns[2] && second == conns[1], "the most recently used comes first");
     is_number(stats().reuses - before.reuses, 2, "reuses are counted");
-    rp_conn *third = rp_conn_acquire(endpoint, shelf, 0, 0);
+    rp_conn *third = rp_conn_acquire(endpoint, shelf, 0);
     ok(!rp_conn_is_reused(third), "an empty shelf gives a new one");
     rp_conn_release(third, 0);
     rp_conn_release(first, 0);
@@ -150,7 +133,7 @@ static void test_peer(void)
     rp_endpoint *endpoint = endpoint_with((rp_keepalive){ .max = 8, .idle = 31000000 });
     rp_upstream_stats before = stats();
     int peer;
-    rp_conn *conn = connected(endpoint, shelf, &peer);
+    rp_conn *conn = connected(endpoint, shelf, listener, &peer);
     int fd = rp_conn_fd(conn);
     hear(conn, peer, "answer");
     rp_conn_release(conn, 1);
@@ -162,7 +145,7 @@ static void test_peer(void)
     ok(news.gone == 1 && news.fd == fd, "an idle one that the peer closed goes");
     is_number(stats().retired - before.retired, 1, "as retired");
 
-    conn = connected(endpoint, shelf, &peer);
+    conn = connected(endpoint, shelf, listener, &peer);
     fd = rp_conn_fd(conn);
     rp_conn_release(conn, 1);
     ok(write(peer, "HTTP/1.1 408 Timeout\r\n\r\n", 24) == 24, "the peer says something unasked");
@@ -171,17 +154,17 @@ static void test_peer(void)
     is_number(stats().retired - before.retired, 2, "one with something to read goes too");
     close(peer);
 
-    conn = connected(endpoint, shelf, &peer);
+    conn = connected(endpoint, shelf, listener, &peer);
     fd = rp_conn_fd(conn);
     rp_conn_release(conn, 1);
     close(peer);
     await_readable(fd);
-    rp_conn *checked = rp_conn_acquire(endpoint, shelf, 0, 1);
-    ok(!rp_conn_is_reused(checked), "who asks for a check doesn't get a closed one");
+    rp_conn *fresh = rp_conn_acquire(endpoint, shelf, 0);
+    ok(!rp_conn_is_reused(fresh), "a closed one isn't used before the loop saw its event either");
     is_number(news.gone, 3, "the loop hears of that");
-    rp_conn_release(checked, 0);
+    rp_conn_release(fresh, 0);
 
-    conn = connected(endpoint, shelf, &peer);
+    conn = connected(endpoint, shelf, listener, &peer);
     fd = rp_conn_fd(conn);
     ok(write(peer, "answer+", 7) == 7, "the peer says more than an answer");
     await_readable(fd);
@@ -193,7 +176,7 @@ static void test_peer(void)
     is_number(news.idle, idle, "what was left unread doesn't wait for the next request");
     close(peer);
 
-    conn = connected(endpoint, shelf, &peer);
+    conn = connected(endpoint, shelf, listener, &peer);
     hear(conn, peer, "answer");
     ok(write(peer, "+", 1) == 1, "the peer says more after an answer");
     await_readable(rp_conn_fd(conn));
@@ -214,7 +197,7 @@ static void test_maintain(void)
     int peer;
     char byte;
     apr_time_t now = apr_time_now();
-    rp_conn *conn = connected(endpoint, shelf, &peer);
+    rp_conn *conn = connected(endpoint, shelf, listener, &peer);
     rp_conn_release(conn, 1);
     rp_shelf_maintain(shelf, now + apr_time_from_sec(19));
     is_number(news.gone, 0, "within its limits it stays");
@@ -223,9 +206,9 @@ static void test_maintain(void)
     is_number(news.gone, 1, "and the loop hears of it");
     close(peer);
 
-    conn = connected(endpoint, shelf, &peer);
+    conn = connected(endpoint, shelf, listener, &peer);
     rp_conn_release(conn, 1);
-    conn = rp_conn_acquire(endpoint, shelf, 0, 0);
+    conn = rp_conn_acquire(endpoint, shelf, 0);
     ok(rp_conn_is_reused(conn), "requests=2 allows a second exchange");
     rp_conn_release(conn, 1);
     is_number(read(peer, &byte, 1), 0, "and closes after it");
@@ -239,12 +222,7 @@ static void test_maintain(void)
 static void drop_unused(void)
 {
     rp_endpoint *endpoints[RP_DYNAMIC_ENDPOINTS_MAX];
-    int made = 0;
-    for (int i = 0; i < RP_DYNAMIC_ENDPOINTS_MAX; i++) {
-        endpoints[i] = rp_endpoint_get(make_target(pool, RP_SCHEME_HTTP, "127.0.0.1", 20000 + i,
-                                                   NULL), 1, NULL, NULL);
-        made += endpoints[i] != NULL;
-    }
+    int made = fill_dynamic(pool, endpoints);
     is_number(made, RP_DYNAMIC_ENDPOINTS_MAX, "an endpoint only shelves know makes room");
     for (int i = 0; i < made; i++) {
         rp_endpoint_release(endpoints[i]);
@@ -261,12 +239,12 @@ static void test_dropped(void)
     int idle_peer, used_peer;
     char byte;
     rp_endpoint *endpoint = rp_endpoint_get(target_here(), 1, NULL, &keepalive);
-    rp_conn *idle = connected(endpoint, shelf, &idle_peer);
-    rp_conn *used = connected(endpoint, other, &used_peer);
+    rp_conn *idle = connected(endpoint, shelf, listener, &idle_peer);
+    rp_conn *used = connected(endpoint, other, listener, &used_peer);
     rp_conn_release(idle, 1);
     rp_endpoint_release(endpoint);
     rp_conn_release(used, 1);
-    used = rp_conn_acquire(endpoint, other, 0, 0);      /* as the shelf alone could not keep it */
+    used = rp_conn_acquire(endpoint, other, 0);         /* as the shelf alone could not keep it */
     ok(rp_conn_is_reused(used), "a connection is in use");
     rp_conn_release(used, 1);
     drop_unused();
@@ -300,7 +278,7 @@ static void *loop_main(void *data)
         rp_endpoint *endpoint = rp_endpoint_get(target, i & 1, NULL, &keepalive);
         rp_conn *conns[3];
         for (int j = 0; j < 3; j++) {
-            conns[j] = rp_conn_acquire(endpoint, shelf, 0, i % 3 == 0);
+            conns[j] = rp_conn_acquire(endpoint, shelf, 0);
             bad += connect_now(conns[j]) != RP_IO_DONE;
         }
         for (int j = 0; j < 3; j++) {

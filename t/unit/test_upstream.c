@@ -12,13 +12,6 @@
 static apr_pool_t *pool;
 static int port, listener;
 
-static rp_upstream_stats stats(void)
-{
-    rp_upstream_stats now;
-    rp_upstream_stats_get(&now);
-    return now;
-}
-
 /* ---- endpoints ------------------------------------------------------------------------------- */
 
 static void test_keys(void)
@@ -46,17 +39,12 @@ static void test_dynamic_limit(void)
 {
     rp_endpoint *endpoints[RP_DYNAMIC_ENDPOINTS_MAX];
     unsigned int before = stats().endpoints;
-    int made = 0;
-    for (int i = 0; i < RP_DYNAMIC_ENDPOINTS_MAX; i++) {
-        endpoints[i] = rp_endpoint_get(make_target(pool, RP_SCHEME_HTTP, "127.0.0.1", 20000 + i,
-                                                   NULL), 1, NULL, NULL);
-        made += endpoints[i] != NULL;
-    }
+    int made = fill_dynamic(pool, endpoints);
     is_number(made, RP_DYNAMIC_ENDPOINTS_MAX, "so many dynamic endpoints may be in use at once");
     rp_target *more = make_target(pool, RP_SCHEME_HTTP, "127.0.0.1", 40000, NULL);
     ok(!rp_endpoint_get(more, 1, NULL, NULL), "one more is refused while all are in use");
     ok(rp_endpoint_get(more, 0, NULL, NULL) != NULL, "the configuration's are not limited");
-    rp_conn *conn = rp_conn_acquire(endpoints[0], NULL, 0, 1);
+    rp_conn *conn = rp_conn_acquire(endpoints[0], NULL, 0);
     rp_endpoint_release(endpoints[0]);
     more = make_target(pool, RP_SCHEME_HTTP, "127.0.0.1", 40001, NULL);
     ok(!rp_endpoint_get(more, 1, NULL, NULL), "an endpoint with a connection is in use");
@@ -78,17 +66,6 @@ static rp_endpoint *endpoint_with(rp_keepalive keepalive)
                            &keepalive);
 }
 
-/* A fresh, connected connection and its other end. */
-static rp_conn *connected(rp_endpoint *endpoint, int *peer)
-{
-    rp_conn *conn = rp_conn_acquire(endpoint, NULL, 1, 1);
-    if (connect_now(conn) != RP_IO_DONE) {
-        bail_out("cannot connect on loopback");
-    }
-    *peer = accept_one(listener);
-    return conn;
-}
-
 static void test_reuse(void)
 {
     rp_endpoint *endpoint = endpoint_with((rp_keepalive){ .max = 4, .idle = 30000000 });
@@ -96,7 +73,7 @@ static void test_reuse(void)
     char buffer[64];
     rp_io last;
     int peer;
-    rp_conn *conn = connected(endpoint, &peer);
+    rp_conn *conn = connected(endpoint, NULL, listener, &peer);
     ok(!rp_conn_is_reused(conn), "a new connection is new");
     is_text(rp_conn_peer(conn), apr_psprintf(pool, "127.0.0.1:%d", port), "it tells its address");
     ok(rp_conn_fd(conn) >= 0, "a plain connection gives its descriptor");
@@ -108,15 +85,15 @@ static void test_reuse(void)
     rp_conn_release(conn, 1);
     is_number(stats().idle, before.idle + 1, "given back, it is idle");
 
-    rp_conn *again = rp_conn_acquire(endpoint, NULL, 0, 1);
+    rp_conn *again = rp_conn_acquire(endpoint, NULL, 0);
     ok(again == conn && rp_conn_is_reused(again), "the next exchange gets it");
     is_number(rp_conn_connect(again), RP_IO_DONE, "connecting it is nothing");
     rp_conn_release(again, 1);
-    rp_conn *fresh = rp_conn_acquire(endpoint, NULL, 1, 1);
+    rp_conn *fresh = rp_conn_acquire(endpoint, NULL, 1);
     ok(!rp_conn_is_reused(fresh), "who asks for a fresh one gets a fresh one");
     rp_conn_release(fresh, 1);
 
-    again = rp_conn_acquire(endpoint, NULL, 0, 1);
+    again = rp_conn_acquire(endpoint, NULL, 0);
     rp_conn_release(again, 0);
     is_number(read(peer, buffer, 1), 0, "a connection that isn't reusable is closed at once");
     rp_upstream_stats after = stats();
@@ -134,14 +111,14 @@ static void test_order(void)
     int peers[3];
     char byte;
     for (int i = 0; i < 3; i++) {
-        conns[i] = connected(endpoint, &peers[i]);
+        conns[i] = connected(endpoint, NULL, listener, &peers[i]);
     }
     for (int i = 0; i < 3; i++) {
         rp_conn_release(conns[i], 1);
     }
     is_number(read(peers[0], &byte, 1), 0, "over the limit the one idle for longest is closed");
-    rp_conn *first = rp_conn_acquire(endpoint, NULL, 0, 1);
-    rp_conn *second = rp_conn_acquire(endpoint, NULL, 0, 1);
+    rp_conn *first = rp_conn_acquire(endpoint, NULL, 0);
+    rp_conn *second = rp_conn_acquire(endpoint, NULL, 0);
     ok(first == conns[2] && second == conns[1], "the most recently used comes first");
     rp_conn_release(first, 0);
     rp_conn_release(second, 0);
@@ -149,7 +126,7 @@ static void test_order(void)
         close(peers[i]);
     }
     endpoint = endpoint_with((rp_keepalive){ .max = 0 });
-    rp_conn_release(connected(endpoint, &peers[0]), 1);
+    rp_conn_release(connected(endpoint, NULL, listener, &peers[0]), 1);
     is_number(read(peers[0], &byte, 1), 0, "max=0 keeps nothing");
     close(peers[0]);
 }
@@ -159,27 +136,27 @@ static void test_dead_connections(void)
     rp_endpoint *endpoint = endpoint_with((rp_keepalive){ .max = 8 });
     rp_upstream_stats before = stats();
     int peer;
-    rp_conn *conn = connected(endpoint, &peer);
+    rp_conn *conn = connected(endpoint, NULL, listener, &peer);
     int fd = rp_conn_fd(conn);
     rp_conn_release(conn, 1);
     close(peer);
     await_readable(fd);
-    conn = rp_conn_acquire(endpoint, NULL, 0, 1);
+    conn = rp_conn_acquire(endpoint, NULL, 0);
     ok(!rp_conn_is_reused(conn), "an idle connection that the peer closed is not used");
     rp_conn_release(conn, 0);
     ok(stats().retired > before.retired, "it is counted as retired");
 
-    conn = connected(endpoint, &peer);
+    conn = connected(endpoint, NULL, listener, &peer);
     fd = rp_conn_fd(conn);
     rp_conn_release(conn, 1);
     ok(write(peer, "HTTP/1.1 408 Timeout\r\n\r\n", 24) == 24, "the peer says something unasked");
     await_readable(fd);
-    conn = rp_conn_acquire(endpoint, NULL, 0, 1);
+    conn = rp_conn_acquire(endpoint, NULL, 0);
     ok(!rp_conn_is_reused(conn), "an idle connection with something to read is not used");
     rp_conn_release(conn, 0);
     close(peer);
 
-    rp_conn_release(connected(endpoint, &peer), 1);
+    rp_conn_release(connected(endpoint, NULL, listener, &peer), 1);
     close(peer);
     ok(eventually(stats().idle == before.idle), "maintenance closes what the peer has closed");
 }
@@ -189,41 +166,41 @@ static void test_limits(void)
     int peer;
     char byte;
     rp_endpoint *endpoint = endpoint_with((rp_keepalive){ .max = 8, .requests = 2 });
-    rp_conn_release(connected(endpoint, &peer), 1);
-    rp_conn *conn = rp_conn_acquire(endpoint, NULL, 0, 1);
+    rp_conn_release(connected(endpoint, NULL, listener, &peer), 1);
+    rp_conn *conn = rp_conn_acquire(endpoint, NULL, 0);
     ok(rp_conn_is_reused(conn), "requests=2 allows a second exchange");
     rp_conn_release(conn, 1);
     is_number(read(peer, &byte, 1), 0, "and closes after it");
     close(peer);
 
     endpoint = endpoint_with((rp_keepalive){ .max = 8, .age = apr_time_from_msec(100) });
-    conn = connected(endpoint, &peer);
+    conn = connected(endpoint, NULL, listener, &peer);
     apr_sleep(apr_time_from_msec(120));
     rp_conn_release(conn, 1);
     is_number(read(peer, &byte, 1), 0, "older than age= it is not kept");
     close(peer);
 
     endpoint = endpoint_with((rp_keepalive){ .max = 8, .idle = apr_time_from_msec(100) });
-    rp_conn_release(connected(endpoint, &peer), 1);
+    rp_conn_release(connected(endpoint, NULL, listener, &peer), 1);
     apr_sleep(apr_time_from_msec(120));
-    conn = rp_conn_acquire(endpoint, NULL, 0, 1);
+    conn = rp_conn_acquire(endpoint, NULL, 0);
     ok(!rp_conn_is_reused(conn), "idle for longer than idle= it is not used");
     rp_conn_release(conn, 0);
     close(peer);
-    rp_conn_release(connected(endpoint, &peer), 1);
+    rp_conn_release(connected(endpoint, NULL, listener, &peer), 1);
     is_number(read(peer, &byte, 1), 0, "maintenance closes it without anyone asking");
     close(peer);
 
     endpoint = endpoint_with((rp_keepalive){ .max = 8, .idle = apr_time_from_sec(60) });
-    conn = connected(endpoint, &peer);
+    conn = connected(endpoint, NULL, listener, &peer);
     rp_conn_set_peer_idle(conn, apr_time_from_sec(1));
     rp_conn_release(conn, 1);
     is_number(read(peer, &byte, 1), 0, "Keep-Alive: timeout=1 is too short to keep it");
     close(peer);
-    conn = connected(endpoint, &peer);
+    conn = connected(endpoint, NULL, listener, &peer);
     rp_conn_set_peer_idle(conn, apr_time_from_sec(30));
     rp_conn_release(conn, 1);
-    conn = rp_conn_acquire(endpoint, NULL, 0, 1);
+    conn = rp_conn_acquire(endpoint, NULL, 0);
     ok(rp_conn_is_reused(conn), "Keep-Alive: timeout=30 is long enough");
     rp_conn_release(conn, 0);
     close(peer);
@@ -237,7 +214,7 @@ static void test_half_close(void)
     char buffer[64];
     rp_io last;
     int peer;
-    rp_conn *conn = connected(endpoint, &peer);
+    rp_conn *conn = connected(endpoint, NULL, listener, &peer);
     rp_conn_end_write(conn);
     is_number(read(peer, buffer, 1), 0, "the peer sees our direction end");
     ok(write(peer, "rest", 4) == 4 && read_now(conn, buffer, 4, &last) == 4,
@@ -246,7 +223,7 @@ static void test_half_close(void)
     read_now(conn, buffer, 1, &last);
     is_number(last, RP_IO_EOF, "until it ends too");
     rp_conn_release(conn, 1);
-    conn = rp_conn_acquire(endpoint, NULL, 0, 1);
+    conn = rp_conn_acquire(endpoint, NULL, 0);
     ok(!rp_conn_is_reused(conn), "a connection with an ended direction is never kept");
     rp_conn_release(conn, 0);
 }
@@ -257,7 +234,7 @@ static void test_early_answer(void)
     char buffer[64];
     rp_io last;
     int peer;
-    rp_conn *conn = connected(endpoint, &peer);
+    rp_conn *conn = connected(endpoint, NULL, listener, &peer);
     is_number(write_now(conn, "half a request"), RP_IO_DONE, "a request begins");
     ok(write(peer, "413", 3) == 3, "the peer answers early");
     close(peer);                        /* unread bytes: this resets the connection */
@@ -271,7 +248,7 @@ static void test_early_answer(void)
     ok(read_now(conn, buffer, 3, &last) == 3 && !memcmp(buffer, "413", 3),
        "the early answer can still be read");
     rp_conn_release(conn, 1);
-    conn = rp_conn_acquire(endpoint, NULL, 0, 1);
+    conn = rp_conn_acquire(endpoint, NULL, 0);
     ok(!rp_conn_is_reused(conn), "a broken connection is never kept");
     rp_conn_release(conn, 0);
 }
@@ -284,7 +261,7 @@ static void test_failures(void)
     close(listen_at("127.0.0.1", &unused, 1));
     rp_upstream_stats before = stats();
     rp_conn *conn = rp_conn_acquire(rp_endpoint_get(
-        make_target(pool, RP_SCHEME_HTTP, "127.0.0.1", unused, NULL), 0, NULL, NULL), NULL, 0, 1);
+        make_target(pool, RP_SCHEME_HTTP, "127.0.0.1", unused, NULL), 0, NULL, NULL), NULL, 0);
     is_number(connect_now(conn), RP_IO_FAILED, "nobody listens: failed");
     is_reason(conn, RP_REASON_REFUSED, "refused");
     ok(strstr(detail_of(conn), "127.0.0.1"), "the detail names the address: %s", detail_of(conn));
@@ -294,7 +271,7 @@ static void test_failures(void)
     rp_conn_release(conn, 1);
 
     conn = rp_conn_acquire(rp_endpoint_get(
-        make_target(pool, RP_SCHEME_HTTP, "255.255.255.255", 80, NULL), 0, NULL, NULL), NULL, 0, 1);
+        make_target(pool, RP_SCHEME_HTTP, "255.255.255.255", 80, NULL), 0, NULL, NULL), NULL, 0);
     is_number(connect_now(conn), RP_IO_FAILED, "an address that cannot be connected to: failed");
     ok(rp_conn_reason(conn, NULL) == RP_REASON_CONNECT_FAILED
        || rp_conn_reason(conn, NULL) == RP_REASON_UNROUTABLE, "and said so: %s", detail_of(conn));
@@ -306,7 +283,7 @@ static void test_ipv6(void)
     int v6_port = 0;
     int v6 = listen_at("::1", &v6_port, 8);
     rp_conn *conn = rp_conn_acquire(rp_endpoint_get(
-        make_target(pool, RP_SCHEME_HTTP, "::1", v6_port, NULL), 0, NULL, NULL), NULL, 0, 1);
+        make_target(pool, RP_SCHEME_HTTP, "::1", v6_port, NULL), 0, NULL, NULL), NULL, 0);
     is_number(connect_now(conn), RP_IO_DONE, "an IPv6 literal connects");
     is_text(rp_conn_peer(conn), apr_psprintf(pool, "[::1]:%d", v6_port), "and tells its address");
     rp_conn_release(conn, 0);
@@ -324,18 +301,18 @@ static void test_unix_socket(void)
     int server = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     rp_target *target = make_target(pool, RP_SCHEME_HTTP, "localhost", 80, address.sun_path);
     rp_endpoint *endpoint = rp_endpoint_get(target, 0, NULL, NULL);
-    rp_conn *conn = rp_conn_acquire(endpoint, NULL, 0, 1);
+    rp_conn *conn = rp_conn_acquire(endpoint, NULL, 0);
     is_number(connect_now(conn), RP_IO_FAILED, "no socket there: failed");
     is_reason(conn, RP_REASON_REFUSED, "that counts as refused");
     rp_conn_release(conn, 0);
     if (bind(server, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(server, 0) < 0) {
         bail_out("Unix socket");
     }
-    conn = rp_conn_acquire(endpoint, NULL, 0, 1);
+    conn = rp_conn_acquire(endpoint, NULL, 0);
     is_number(connect_now(conn), RP_IO_DONE, "a Unix socket connects");
     is_text(rp_conn_peer(conn), address.sun_path, "its peer is the path");
 
-    rp_conn *waiting = rp_conn_acquire(endpoint, NULL, 1, 1);
+    rp_conn *waiting = rp_conn_acquire(endpoint, NULL, 1);
     rp_io io = rp_conn_connect(waiting);
     rp_wait_fd waits[RP_CONN_WAITS_MAX];
     apr_time_t next = 0;
@@ -347,7 +324,7 @@ static void test_unix_socket(void)
     int second = accept_one(server);
     rp_conn_release(waiting, 0);
     rp_conn_release(conn, 1);
-    conn = rp_conn_acquire(endpoint, NULL, 0, 1);
+    conn = rp_conn_acquire(endpoint, NULL, 0);
     ok(rp_conn_is_reused(conn), "Unix connections are pooled");
     rp_conn_release(conn, 0);
     close(peer);
@@ -406,7 +383,7 @@ static void *stress(void *data)
         while (!done && fresh < 2) {
             char byte = 0;
             rp_io last;
-            rp_conn *conn = rp_conn_acquire(endpoint, NULL, fresh, 1);
+            rp_conn *conn = rp_conn_acquire(endpoint, NULL, fresh);
             int reused = rp_conn_is_reused(conn);
             done = connect_now(conn) == RP_IO_DONE && write_now(conn, "x") == RP_IO_DONE
                    && read_now(conn, &byte, 1, &last) == 1 && byte == 'x';

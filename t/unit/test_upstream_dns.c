@@ -171,19 +171,12 @@ static rp_endpoint *endpoint_of(const char *host, int port)
 
 static const char *peer_now(rp_endpoint *endpoint)
 {
-    rp_conn *conn = rp_conn_acquire(endpoint, NULL, 1, 1);
+    rp_conn *conn = rp_conn_acquire(endpoint, NULL, 1);
     rp_io io = connect_now(conn);
     const char *peer = io == RP_IO_DONE ? apr_pstrdup(pool, rp_conn_peer(conn))
                                         : rp_reason_get(rp_conn_reason(conn, NULL))->name;
     rp_conn_release(conn, 0);
     return peer;
-}
-
-static int idle_count(void)
-{
-    rp_upstream_stats now;
-    rp_upstream_stats_get(&now);
-    return (int)now.idle;
 }
 
 static int milliseconds_since(apr_time_t start)
@@ -203,8 +196,8 @@ static void test_first_lookup(void)
     struct epoll_event event = { .events = EPOLLIN };
     dns_set((record){ .name = "first.test", .ttl = 60, .v4 = { "127.0.0.1" } });
     rp_endpoint *endpoint = endpoint_of("first.test", port);
-    rp_conn *a = rp_conn_acquire(endpoint, NULL, 0, 1);
-    rp_conn *b = rp_conn_acquire(endpoint, NULL, 0, 1);
+    rp_conn *a = rp_conn_acquire(endpoint, NULL, 0);
+    rp_conn *b = rp_conn_acquire(endpoint, NULL, 0);
     is_number(rp_conn_connect(a), RP_IO_AGAIN, "a name never resolved: wait");
     ok(rp_conn_is_resolving(a), "for its lookup");
     is_number(rp_conn_connect(b), RP_IO_AGAIN, "a second connection waits too");
@@ -218,7 +211,7 @@ static void test_first_lookup(void)
     is_number(dns_queries("first.test"), 1, "one lookup served both");
     rp_conn_release(a, 0);
     rp_conn_release(b, 0);
-    rp_conn *c = rp_conn_acquire(endpoint, NULL, 0, 1);
+    rp_conn *c = rp_conn_acquire(endpoint, NULL, 0);
     ok(rp_conn_connect(c) == RP_IO_DONE, "later connections don't wait");
     is_text(rp_conn_peer(c), apr_psprintf(pool, "127.0.0.1:%d", port), "and go to the address");
     rp_conn_release(c, 0);
@@ -243,7 +236,7 @@ static void test_absent(void)
     apr_time_t start = apr_time_now();
     rp_endpoint *endpoint = endpoint_of("absent.test", 80);
     is_text(peer_now(endpoint), "dns-error", "a name that doesn't exist is a DNS error");
-    rp_conn *conn = rp_conn_acquire(endpoint, NULL, 0, 1);
+    rp_conn *conn = rp_conn_acquire(endpoint, NULL, 0);
     if (milliseconds_since(start) < 900) {
         is_number(rp_conn_connect(conn), RP_IO_FAILED, "at once for the next connection");
     }
@@ -285,7 +278,7 @@ static void test_refresh(void)
     int waited = 0;
     apr_time_t start = apr_time_now();
     for (int i = 0; i < 25; i++) {
-        rp_conn *conn = rp_conn_acquire(endpoint, NULL, 1, 1);
+        rp_conn *conn = rp_conn_acquire(endpoint, NULL, 1);
         waited += rp_conn_connect(conn) != RP_IO_DONE;
         rp_conn_release(conn, 0);
         apr_sleep(apr_time_from_msec(100));
@@ -312,20 +305,20 @@ static void test_changed_address(void)
     int after = listen_at("127.0.0.2", &port, 8);
     dns_set((record){ .name = "moving.test", .ttl = 1, .v4 = { "127.0.0.1" } });
     rp_endpoint *endpoint = endpoint_of("moving.test", port);
-    rp_conn *idle = rp_conn_acquire(endpoint, NULL, 1, 1);
-    rp_conn *busy = rp_conn_acquire(endpoint, NULL, 1, 1);
+    rp_conn *idle = rp_conn_acquire(endpoint, NULL, 1);
+    rp_conn *busy = rp_conn_acquire(endpoint, NULL, 1);
     connect_now(idle);
     connect_now(busy);
     rp_conn_release(idle, 1);
-    int count = idle_count();
+    unsigned int count = stats().idle;
     dns_set((record){ .name = "moving.test", .ttl = 1, .v4 = { "127.0.0.2" } });
-    ok(eventually(idle_count() == count - 1), "idle connections to an address that is gone end");
+    ok(eventually(stats().idle == count - 1), "idle connections to an address that is gone end");
     is_text(peer_now(endpoint), apr_psprintf(pool, "127.0.0.2:%d", port),
             "new connections go to the new address");
     is_text(rp_conn_peer(busy), apr_psprintf(pool, "127.0.0.1:%d", port),
             "a connection in use goes on");
     rp_conn_release(busy, 1);
-    is_number(idle_count(), count - 1, "but isn't kept afterwards");
+    is_number(stats().idle, count - 1, "but isn't kept afterwards");
     close(before);
     close(after);
 }
@@ -477,7 +470,7 @@ static void *churn(void *data)
     rp_endpoint *endpoint = data;
     long bad = 0;
     for (int i = 0; i < CHURN_ROUNDS; i++) {
-        rp_conn *conn = rp_conn_acquire(endpoint, NULL, i % 3 == 0, 1);
+        rp_conn *conn = rp_conn_acquire(endpoint, NULL, i % 3 == 0);
         int done = connect_now(conn) == RP_IO_DONE;
         bad += !done;
         rp_conn_release(conn, done);
@@ -539,9 +532,8 @@ int main(void)
     test_dead_address();
     test_families();
     test_threads();
-    rp_upstream_stats stats;
-    rp_upstream_stats_get(&stats);
-    ok(stats.lookups > 10 && stats.lookup_failures > 3, "lookups and failures are counted");
+    rp_upstream_stats counted = stats();
+    ok(counted.lookups > 10 && counted.lookup_failures > 3, "lookups and failures are counted");
     apr_pool_destroy(child);
     rp_resolver_settings wrong = { .servers = "nonsense" };
     apr_pool_create(&child, pool);

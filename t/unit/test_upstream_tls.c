@@ -244,7 +244,7 @@ static rp_endpoint *endpoint_with(const char *host, const rp_tls *tls)
 /* Steps both sides until ours has ended one way or the other; *ssl is the server's side. */
 static rp_conn *handshake(rp_endpoint *endpoint, SSL_CTX *ctx, SSL **ssl, rp_io *result)
 {
-    rp_conn *conn = rp_conn_acquire(endpoint, NULL, 1, 1);
+    rp_conn *conn = rp_conn_acquire(endpoint, NULL, 1);
     apr_time_t deadline = apr_time_now() + PATIENCE;
     while ((*result = rp_conn_connect(conn)) == RP_IO_AGAIN && !has_waiting(listener)
            && wait_for(conn, 0, 0, deadline)) {
@@ -358,7 +358,7 @@ static void test_injected_plain_text(void)
     char byte;
     apr_size_t got;
     rp_endpoint *endpoint = endpoint_with("127.0.0.1", settings(pool, "verify=off"));
-    rp_conn *conn = rp_conn_acquire(endpoint, NULL, 1, 1);
+    rp_conn *conn = rp_conn_acquire(endpoint, NULL, 1);
     rp_conn_connect(conn);
     int fd = accept_one(listener);
     ok(write(fd, answer, sizeof(answer) - 1) > 0, "the peer sends plain text first");
@@ -367,7 +367,7 @@ static void test_injected_plain_text(void)
     is_number(rp_conn_read(conn, &byte, 1, &got), RP_IO_FAILED, "and nothing of it can be read");
     rp_conn_release(conn, 1);
     close(fd);
-    conn = rp_conn_acquire(endpoint_with("127.0.0.1", settings(pool, "verify=off")), NULL, 1, 1);
+    conn = rp_conn_acquire(endpoint_with("127.0.0.1", settings(pool, "verify=off")), NULL, 1);
     rp_conn_connect(conn);
     close(accept_one(listener));
     is_number(connect_now(conn), RP_IO_FAILED, "a peer that hangs up in the handshake");
@@ -378,7 +378,7 @@ static void test_injected_plain_text(void)
 static void test_unfinished_settings(void)
 {
     rp_tls tls = { .verify = 1 };
-    rp_conn *conn = rp_conn_acquire(endpoint_with("127.0.0.1", &tls), NULL, 1, 1);
+    rp_conn *conn = rp_conn_acquire(endpoint_with("127.0.0.1", &tls), NULL, 1);
     is_number(connect_now(conn), RP_IO_FAILED, "settings that were not loaded cannot be used");
     is_reason(conn, RP_REASON_INTERNAL, "and never fall back to others");
     rp_conn_release(conn, 0);
@@ -444,7 +444,7 @@ static void test_pooling(void)
     int fd = socket_of(conn);
     rp_conn_release(conn, 1);
     await_readable(fd);
-    rp_conn *again = rp_conn_acquire(endpoint, NULL, 0, 1);
+    rp_conn *again = rp_conn_acquire(endpoint, NULL, 0);
     ok(again == conn, "tickets that arrived meanwhile don't spoil an idle connection");
     is_number(rp_conn_connect(again), RP_IO_DONE, "it needs no handshake");
     SSL_write(ssl, "x", 1);
@@ -452,7 +452,7 @@ static void test_pooling(void)
     rp_conn_release(again, 1);
     SSL_write(ssl, "surprise", 8);
     await_readable(fd);
-    again = rp_conn_acquire(endpoint, NULL, 0, 1);
+    again = rp_conn_acquire(endpoint, NULL, 0);
     ok(!rp_conn_is_reused(again), "unasked data does");
     rp_conn_release(again, 0);
     close_server(ssl);
@@ -464,7 +464,7 @@ static void test_pooling(void)
     rp_conn_release(conn, 1);
     SSL_shutdown(ssl);
     await_readable(fd);
-    again = rp_conn_acquire(endpoint, NULL, 0, 1);
+    again = rp_conn_acquire(endpoint, NULL, 0);
     ok(!rp_conn_is_reused(again), "close_notify does");
     rp_conn_release(again, 0);
     close_server(ssl);

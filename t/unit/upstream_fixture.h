@@ -94,6 +94,19 @@ static rp_target *make_target(apr_pool_t *pool, rp_scheme scheme, const char *ho
     return target;
 }
 
+/* Fills the table of dynamic endpoints; returns how many could be made. */
+__attribute__((unused))
+static int fill_dynamic(apr_pool_t *pool, rp_endpoint *endpoints[RP_DYNAMIC_ENDPOINTS_MAX])
+{
+    int made = 0;
+    for (int i = 0; i < RP_DYNAMIC_ENDPOINTS_MAX; i++) {
+        rp_target *target = make_target(pool, RP_SCHEME_HTTP, "127.0.0.1", 20000 + i, NULL);
+        endpoints[i] = rp_endpoint_get(target, 1, NULL, NULL);
+        made += endpoints[i] != NULL;
+    }
+    return made;
+}
+
 /* Waits as a blocking driver does; 0 if time is up. */
 __attribute__((unused))
 static int wait_for(const rp_conn *conn, int want_read, int want_write, apr_time_t deadline)
@@ -120,6 +133,18 @@ static rp_io connect_now(rp_conn *conn)
     while ((io = rp_conn_connect(conn)) == RP_IO_AGAIN && wait_for(conn, 0, 0, deadline)) {
     }
     return io;
+}
+
+/* A fresh, connected connection and its other end. */
+__attribute__((unused))
+static rp_conn *connected(rp_endpoint *endpoint, rp_shelf *shelf, int listener, int *peer)
+{
+    rp_conn *conn = rp_conn_acquire(endpoint, shelf, 1);
+    if (connect_now(conn) != RP_IO_DONE) {
+        bail_out("cannot connect on loopback");
+    }
+    *peer = accept_one(listener);
+    return conn;
 }
 
 /* Reads exactly size bytes or until the end; sets the last result. */
@@ -181,6 +206,15 @@ static const char *detail_of(const rp_conn *conn)
     const char *detail;
     rp_conn_reason(conn, &detail);
     return detail;
+}
+
+/* Counters of this child as they are now. */
+__attribute__((unused))
+static rp_upstream_stats stats(void)
+{
+    rp_upstream_stats now;
+    rp_upstream_stats_get(&now);
+    return now;
 }
 
 #define is_reason(conn, expected, what) \
