@@ -483,13 +483,30 @@ static int has_broken_head(rp_downstream *d)
     return 0;
 }
 
+/* Empty lines behind a request are no part of the next one, as httpd has it (ap_check_pipeline). */
+static void skip_empty_lines(rp_downstream *d)
+{
+    while (d->requests > 0 && d->in_start < d->in_end) {
+        const char *at = d->in + d->in_start;
+        unsigned int len = *at == '\n' ? 1 : 2;
+
+        if (*at != '\n' && (*at != '\r' || d->in_end - d->in_start < 2 || at[1] != '\n')) {
+            return;
+        }
+        d->in_start += len;
+        d->scanned = 0;
+    }
+}
+
 /* Looks for the next request in what was read, and reads as long as there is none. */
 static void serve(rp_downstream *d)
 {
     while (d->state == RP_DOWN_OPEN && !d->session) {
-        apr_size_t scanned = d->scanned, head_len = 0;
+        apr_size_t scanned, head_len = 0;
         rp_http_error error;
 
+        skip_empty_lines(d);
+        scanned = d->scanned;
         if (d->in_start < d->in_end) {
             switch (rp_http_scan_request(d->in + d->in_start, d->in_end - d->in_start, &scanned,
                                          &head_len, &error)) {

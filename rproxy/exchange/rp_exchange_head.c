@@ -30,12 +30,13 @@ static int has_body(const rp_request *request)
         && !(request->framing == RP_BODY_LENGTH && request->content_length == 0);
 }
 
-static int connection_names(const rp_fields *fields, const char *option)
+/* Nonzero if a list field, which may stand there more than once, has this member. */
+static int names(const rp_fields *fields, rp_field_id id, const char *member)
 {
-    const rp_field *field = rp_fields_get(fields, RP_FIELD_CONNECTION, 0);
+    const rp_field *field = rp_fields_get(fields, id, 0);
 
-    while (field && !rp_list_has_token(field->value, option)) {
-        field = rp_fields_get(fields, RP_FIELD_CONNECTION, (int)(field - fields->items) + 1);
+    while (field && !rp_list_has_token(field->value, member)) {
+        field = rp_fields_get(fields, id, (int)(field - fields->items) + 1);
     }
     return field != NULL;
 }
@@ -48,7 +49,7 @@ static const char *wanted_upgrade(const rp_exchange *x)
     const rp_field *upgrade = rp_fields_get(&request->fields, RP_FIELD_UPGRADE, 0);
 
     if (x->settings->upgrade == RP_UPGRADE_OFF || !upgrade || request->minor_version < 1
-        || has_body(request) || !connection_names(&request->fields, "upgrade")) {
+        || has_body(request) || !names(&request->fields, RP_FIELD_CONNECTION, "upgrade")) {
         return NULL;
     }
     if (strcasecmp(upgrade->value, "websocket") == 0) {
@@ -142,8 +143,7 @@ static void add_framing(const rp_exchange *x, rp_fields *out)
  * connections persist by default. */
 static void add_connection(rp_exchange *x, rp_fields *out)
 {
-    const rp_field *te = rp_fields_get(&x->request->fields, RP_FIELD_TE, 0);
-    int trailers = te && rp_list_has_token(te->value, "trailers");
+    int trailers = names(&x->request->fields, RP_FIELD_TE, "trailers");
 
     x->upgrade_protocol = wanted_upgrade(x);
     if (x->upgrade_protocol) {
@@ -196,6 +196,7 @@ rp_reason rp_exchange_write_head(rp_exchange *x)
 void rp_exchange_map_fields(const rp_exchange *x, rp_fields *out)
 {
     rp_field_set drop = RP_FIELD_BIT(RP_FIELD_X_ACCEL_BUFFERING);
+    int type = -1;                      /* where Content-Type is */
 
     if (x->response.framing != RP_BODY_CHUNKED) {
         drop |= RP_FIELD_BIT(RP_FIELD_TRAILER);
@@ -205,7 +206,15 @@ void rp_exchange_map_fields(const rp_exchange *x, rp_fields *out)
     for (int i = 0; i < out->count; i++) {
         rp_field *field = &out->items[i];
 
-        if (RP_FIELD_BIT(field->id) & MAPPED_FIELDS) {
+        if (field->id == RP_FIELD_CONTENT_TYPE) {
+            /* The last one counts, where an upstream sends more. */
+            if (type >= 0) {
+                rp_fields_remove_at(out, type);
+                i--;
+            }
+            type = i;
+        }
+        else if (RP_FIELD_BIT(field->id) & MAPPED_FIELDS) {
             const char *value = rp_reverse_field(x->pool, x->reverse, field);
 
             if (value != field->value) {

@@ -131,6 +131,9 @@ rp_field *rp_fields_find(const rp_fields *fields, const char *name);
 /** Removes every field with this id, order kept. */
 void rp_fields_remove(rp_fields *fields, rp_field_id id);
 
+/** Removes the one at index, order kept. */
+void rp_fields_remove_at(rp_fields *fields, int index);
+
 /** The id of a name of len bytes, case-insensitive. */
 rp_field_id rp_field_id_of(const char *name, apr_size_t len);
 

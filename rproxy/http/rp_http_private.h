@@ -113,9 +113,6 @@ static inline const char *rp_scan_class(const char *p, const char *end, int clas
  */
 rp_http_error rp_fields_parse(rp_fields *fields, char *p, const char *end, int max);
 
-/** Removes the item at index, order kept. */
-void rp_fields_remove_at(rp_fields *fields, int index);
-
 /** Makes room for more bytes beyond out->len. */
 void rp_buffer_reserve(rp_buffer *buffer, apr_size_t more);
 
