@@ -10,7 +10,7 @@
 #   port, tls    where to listen, plain and with TLS
 #   backend      the port of the backend
 #   cert, key    PEM files; both: one file with the two
-#   profile      a hash: threads (undef: httpd's stock MPM settings; else so many in one child),
+#   profile      a hash: threads (undef: one child with 100 at first; else so many in one child),
 #                connections (the most that will be open), websockets (true: tunnels are used),
 #                idle_seconds (how long a connection may be idle, where 30 is not enough),
 #                pipeline (a path: PATH/parked and PATH/handler are not the engine's),

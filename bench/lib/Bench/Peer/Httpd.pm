@@ -65,17 +65,18 @@ sub load_modules {
     return join "\n", @lines, '';
 }
 
-# Stock settings, or all threads in one child.
+# As docs/performance.md advises: few children with many threads, for each child has event loops and
+# idle upstream connections of its own. With a number of threads all of them are in one child.
 sub mpm {
     my ($profile) = @_;
     my $factor = $profile->{connections} > 3000 ? 1000 : 200;
     my $threads = $profile->{threads} or return <<"EOT";
-ServerLimit 16
-StartServers 2
-ThreadsPerChild 25
+ServerLimit 4
+StartServers 1
+ThreadsPerChild 100
 MaxRequestWorkers 400
-MinSpareThreads 75
-MaxSpareThreads 250
+MinSpareThreads 25
+MaxSpareThreads 400
 AsyncRequestWorkerFactor $factor
 EOT
     return <<"EOT";
