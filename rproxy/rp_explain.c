@@ -38,6 +38,15 @@ static const char *lane_of(const explanation *e, const rp_route *route)
                         APR_ARRAY_IDX(reasons, 0, const char *), more);
 }
 
+/** Who serves HTTP/2, where it is offered. */
+static void print_http2(const explanation *e)
+{
+    const char *text = rp_eligible_http2_text(e->pool, e->server);
+
+    if (text)
+        printf("  HTTP/2: %s\n", text);
+}
+
 /** What of the engine's routes the pipeline takes all the same. */
 static void print_guards(const explanation *e)
 {
@@ -212,6 +221,7 @@ static void print_server(explanation *e, const server_rec *server, const server_
         printf("  no rules\n");
     rp_route_table_each(config->routes, print_route, e);
     print_guards(e);
+    print_http2(e);
     print_sections(e, server);
     print_settings(e, server);
 }

@@ -142,6 +142,28 @@ behaviour 'the lane says how requests wait, and why', lanes => ['event', 'worker
     ok(!$capacity, 'no such capacity');
 };
 
+behaviour 'who serves HTTP/2 is told where Protocols names it', lanes => ['engine'], sub {
+    my ($t) = @_;
+    my $http2 = sub {
+        my ($server, @lines) = @_;
+        $t->config(@lines);
+        return join '; ', map { /^  HTTP\/2: (.*)/ ? $1 : () } explained($t, $server);
+    };
+    is($http2->($vhost, 'RProxyPass / http://127.0.0.1:1/'), '', 'HTTP/1.1 only');
+    is($http2->($vhost, 'Protocols h2c'), 'engine', 'h2c');
+    my @order = map { /^  (\S+)/ ? $1 : () } explained($t, $vhost);
+    is_deeply(\@order, ['1.', 'HTTP/2:'], 'behind the rules');
+    is($http2->($vhost, 'Protocols h2', 'RProxyPass /x !'), 'not offered (/x is not proxied ('
+            . $t->conf_file . ':' . $t->config_line(qr/^RProxyPass \/x/) . '))');
+    is($http2->($main), '', 'the main server');
+    $t->server_config('Protocols h2 http/1.1');
+    is($http2->($main), '', 'the main server without rules');
+    $t->server_config('RProxyPass /y http://127.0.0.1:1/');
+    like($http2->($main), qr/^not offered \(no rule is for \/, /, 'the main server with rules');
+    $t->extra_modules('http2');
+    like($http2->($vhost), qr/^mod_http2 \(\/x is not proxied \([^()]*\)\)$/, 'mod_http2');
+};
+
 behaviour 'nothing is explained unasked', @event, sub {
     my ($t) = @_;
     $t->config('RProxyPass / http://127.0.0.1:1/');

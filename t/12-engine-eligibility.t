@@ -330,6 +330,156 @@ behaviour 'the main server\'s directives and sections hold for virtual hosts too
     is_deeply($lane, { '/common' => 'engine lane' });
 };
 
+# ---- HTTP/2 -----------------------------------------------------------------------------------
+
+# Who serves HTTP/2 clients of the server, by RPROXY_EXPLAIN.
+sub http2_of {
+    my ($t, $server) = @_;
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+    my ($code, $output) = $t->httpd_test('-DRPROXY_EXPLAIN');
+    is($code, 0, 'exit code') or diag($output);
+    my ($section) = $output =~ /^(?:$server).*\n((?: .*\n)*)/m;
+    return ($section // '') =~ m{^  HTTP/2: (.*)}m ? $1 : undef;
+}
+
+# With these lines beside a rule for /: the engine's, or for this reason not.
+sub http2 {
+    my ($t, $lines, $reason, %options) = @_;
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+    configure($t, ['Protocols h2 h2c http/1.1', "RProxyPass / $B", @$lines], %options);
+    my $text = http2_of($t, $vhost);
+    my $name = name_of($options{server} // $lines);
+    return is($text, 'engine', "engine: $name") if !$reason;
+    return like($text, qr{^mod_http2 \($reason\)$}, "mod_http2: $name");
+}
+
+behaviour 'HTTP/2 is the engine\'s where every request is', @engine, sub {
+    my ($t) = @_;
+    $t->extra_modules(qw(http2 headers alias));
+    http2($t, []);
+    http2($t, ["RProxyPass /x $B weight=1", "RProxyPass /x $B weight=2",
+        'RProxyPassMatch ^/y(.*)$ http://127.0.0.1:2/$1', 'RProxyErrorOverride on',
+        'Header always set X-A b', 'RequestHeader unset C', 'AllowEncodedSlashes On',
+        'LimitRequestBody 1000', 'TraceEnable off', 'HttpProtocolOptions RegisteredMethods',
+        'Redirect /old /new', 'Alias /icons /srv/icons', 'ServerSignature On']);
+    http2($t, ['<Directory /srv>', 'ErrorDocument 404 x', 'Require all denied', '</Directory>',
+        in_location('/', 'Header set A b', 'Require all granted'),
+        in_location('/app', "RProxyPass $B", 'RProxyTimeout total=3s')]);
+    http2($t, ['ErrorDocument 404 Default'], undef, server => ['ErrorDocument 500 default']);
+    $t->access_format('%h %{HTTP2}e %H %{rproxy-lane}e');
+    http2($t, []);
+};
+
+behaviour 'HTTP/2 is not the engine\'s where a rule is not', @engine, sub {
+    my ($t) = @_;
+    $t->extra_modules(qw(http2 headers));
+    my $at = qr/\(\S+:\d+\)/;
+    http2($t, ['RProxyPass /own !'], qr{/own is not proxied $at});
+    http2($t, [in_location('/own', 'RProxyPass !')], qr{/own is not proxied $at});
+    http2($t, ["RProxyPass /x $B if=true"], qr{/x: if=true $at});
+    http2($t, ['RProxyPassMatch ^/x/(.*)$ http://127.0.0.1:2/$1',
+        'RProxyPassMatch ^/y http://127.0.0.1:2/ if=true'], qr{regex \^/y: if=true $at});
+    http2($t, [in_location('/x', "RProxyPass $B", 'Header echo A')], qr{/x: Header echo A $at});
+    http2($t, ['Header echo A', 'Header echo B'], qr{/: Header echo A $at});
+    http2($t, ['RProxyEngine off'], qr{/: RProxyEngine off});
+    http2($t, [], qr{/: Header echo A $at}, server => ['Header echo A']);
+};
+
+behaviour 'HTTP/2 is not the engine\'s where some path has no rule', @engine, sub {
+    my ($t) = @_;
+    $t->extra_modules('http2');
+    my $reason = 'mod_http2 (no rule is for /, so that not every path has one)';
+    for (["RProxyPass /x $B"], ['RProxyPassMatch ^/(.*)$ http://127.0.0.1:1/$1']) {
+        configure($t, ['Protocols h2 http/1.1', @$_]);
+        is(http2_of($t, $vhost), $reason, name_of($_));
+    }
+    configure($t, ["RProxyPass / $B weight=0", "RProxyPass / $B weight=1", 'Protocols h2']);
+    is(http2_of($t, $vhost), 'engine', 'one of those for / has a share');
+    configure($t, 'Protocols h2 http/1.1');
+    is(http2_of($t, $vhost), 'mod_http2 (it has no rules)');
+};
+
+behaviour 'HTTP/2 is not the engine\'s where there are guards', @engine, sub {
+    my ($t) = @_;
+    $t->extra_modules(qw(http2 headers setenvif status));
+    my $at = qr/\(\S+:\d+\)/;
+    http2($t, [in_location('/part', 'Header echo A')], qr{the pipeline takes /part $at});
+    http2($t, [in_location('/part', 'Header set A b')], qr{the pipeline takes /part $at});
+    http2($t, ['BrowserMatch ^Old seen', 'BrowserMatch ^Older seen'],
+        qr{the pipeline takes BrowserMatch \^Old seen $at});
+    http2($t, [], qr{the pipeline takes /server-status $at},
+        server => [in_location('/server-status', 'SetHandler server-status')]);
+    http2($t, [in_location('/app/', "RProxyPass $B", 'RProxyForwarded off')],
+        qr{the pipeline takes /app alone $at});
+};
+
+behaviour 'HTTP/2 is not the engine\'s where ErrorDocument words errors', @engine, sub {
+    my ($t) = @_;
+    $t->extra_modules('http2');
+    my $reason = qr/ErrorDocument 502 \/sorry \(\S+:\d+\)/;
+    my @page = 'ErrorDocument 502 /sorry';
+    http2($t, \@page, $reason);
+    http2($t, ['ErrorDocument 404 default', @page], $reason);
+    http2($t, [], $reason, server => \@page);
+    http2($t, [in_location('/x', @page)], $reason);
+    http2($t, ['<LocationMatch "/x$">', @page, '</LocationMatch>'], $reason);
+    http2($t, [], $reason, server => [in_location('/x', @page)]);
+};
+
+behaviour 'HTTP/2 is not the engine\'s where logs show variables of mod_http2', @engine, sub {
+    my ($t) = @_;
+    $t->extra_modules('http2');
+    $t->access_format('%h %{H2_STREAM_ID}e');
+    http2($t, [], qr/a log format shows %\{H2_STREAM_ID\}e, which mod_http2 sets/);
+};
+
+behaviour 'HTTP/2 is not the engine\'s where another virtual host of the address stands in the way',
+    @engine, sub {
+    my ($t) = @_;
+    $t->extra_modules('http2');
+    my ($port, $other) = ($t->port, $t->listen);
+    my @lines = ('Protocols h2c http/1.1', "RProxyPass / $B");
+    my $text = sub { my ($name) = @_; return http2_of($t, qr/virtual host \Q$name\E on /) };
+    configure($t, \@lines);
+    $t->vhost('second.example.test', \@lines);
+    $t->vhost('away.example.test', [], port => $other);
+    is($text->('www.example.test'), 'engine');
+    is($text->('second.example.test'), 'engine');
+    is($text->('away.example.test'), undef, 'Protocols does not name it');
+    $t->vhost('third.example.test', [@lines, 'RProxyPass /x !']);
+    $t->vhost('fourth.example.test', ["RProxyPass /x $B"]);
+    my $reason = quotemeta 'third.example.test is on the same address: /x is not proxied (';
+    like($text->($_), qr/^mod_http2 \($reason/, $_) for 'www.example.test', 'second.example.test';
+    like($text->('third.example.test'), qr/^mod_http2 \(\/x is not proxied \(/);
+    # Two addresses, with others on each.
+    configure($t, \@lines);
+    $t->vhost('both.example.test', [@lines, '</VirtualHost>',
+        "<VirtualHost 127.0.0.1:$port 127.0.0.1:$other>", 'ServerName two.example.test', @lines]);
+    $t->vhost('away.example.test', [], port => $other);
+    is($text->('www.example.test'), 'engine');
+    is($text->('two.example.test'), "engine; on 127.0.0.1:$other mod_http2 "
+            . '(away.example.test is on the same address: it has no rules)');
+    $t->vhost('near.example.test', []);
+    is($text->('two.example.test'),
+        'mod_http2 (near.example.test is on the same address: it has no rules)');
+};
+
+behaviour '"*" is an address of its own', @engine, sub {
+    my ($t) = @_;
+    my $port = $t->port;
+    my @lines = ('Protocols h2c http/1.1', "RProxyPass / $B");
+    configure($t, \@lines);
+    $t->vhost('any.example.test', ['</VirtualHost>', "<VirtualHost *:$port>",
+        'ServerName star.example.test', '</VirtualHost>', "<VirtualHost 0.0.0.0:$port>",
+        'ServerName zero.example.test', @lines, '</VirtualHost>', '<VirtualHost *>',
+        'ServerName all.example.test', @lines, '</VirtualHost>',
+        "<VirtualHost 127.0.0.2:$port>", 'ServerName end.example.test']);
+    my $text = sub { my ($name) = @_; return http2_of($t, qr/virtual host $name\.\S+ on /) };
+    like($text->('www'), qr/^not offered \(any\.example\.test is on the same address/);
+    like($text->('zero'), qr/^not offered \(star\.example\.test is on the same address/);
+    is($text->('all'), 'engine', 'all ports');
+};
+
 # ---- what requests see -------------------------------------------------------------------------
 
 behaviour 'settings of sections hold for exactly the requests in them', sub {
@@ -471,6 +621,20 @@ behaviour 'the log says at info which lane each route has', @engine, sub {
     like($log, qr{RP0312: the pipeline serves /x -> \S+ \(\S+\) because of: $reasons$}m);
     my @told = $log =~ /RP0311/g;
     is(@told, 1, 'once');
+    unlike($log, qr/RP031[34]/, 'nothing of HTTP/2, which nobody offers');
+};
+
+behaviour 'the log says at info who serves HTTP/2', @engine, sub {
+    my ($t) = @_;
+    $t->config('Protocols h2c http/1.1', "RProxyPass / $B");
+    $t->vhost('other.example.test', ['Protocols h2', "RProxyPass /x $B"], port => $t->listen);
+    $t->start;
+    my $log = $t->server->error_log;
+    like($log, qr{RP0313: the engine serves HTTP/2 clients of www\.example\.test$}m);
+    like($log,
+        qr{RP0314: HTTP/2 clients of other\.example\.test: not offered \(no rule is for /, });
+    my @told = $log =~ /RP031[34]/g;
+    is(@told, 2, 'once for each');
 };
 
 done_testing;

@@ -125,12 +125,12 @@ static void merge_into_table(apr_table_t *table, const rp_fields *fields,
     }
 }
 
-static void fill_trailers(request_rec *r, const rp_h1_request *q)
+static void fill_trailers(request_rec *r, const rp_engine_request *q)
 {
     apr_table_clear(r->trailers_in);
     apr_table_clear(r->trailers_out);
-    if (q->chunked.trailers.count > 0) {
-        fill_table(r->trailers_in, &q->chunked.trailers);
+    if (q->trailers) {
+        fill_table(r->trailers_in, q->trailers);
     }
     if (q->x.chunked.trailers.count > 0) {
         fill_table(r->trailers_out, &q->x.chunked.trailers);
@@ -138,34 +138,37 @@ static void fill_trailers(request_rec *r, const rp_h1_request *q)
 }
 
 /* The request as httpd would show it to those who log. */
-static void fill(rp_access_log *log, const rp_h1_request *q)
+static void fill(rp_access_log *log, const rp_engine_request *q)
 {
     request_rec *r = log->r;
     const rp_request *request = &q->request;
 
     begin(log, q->d->c);
-    r->server = q->d->server;
-    r->per_dir_config = q->route->per_dir;
+    r->server = q->server;
+    r->per_dir_config = q->route ? q->route->per_dir : q->server->lookup_defaults;
     r->request_time = q->began;
     r->the_request = (char *)q->the_request;
     r->method = request->method;
     r->method_number = ap_method_number_of(request->method);
     r->header_only = strcmp(request->method, "HEAD") == 0;
-    r->protocol = request->minor_version ? "HTTP/1.1" : "HTTP/1.0";
-    r->proto_num = HTTP_VERSION(1, request->minor_version);
+    r->protocol = q->major_version > 1 ? "HTTP/2.0"
+        : request->minor_version ? "HTTP/1.1" : "HTTP/1.0";
+    r->proto_num = q->major_version > 1 ? HTTP_VERSION(2, 0)
+        : HTTP_VERSION(1, request->minor_version);
     r->unparsed_uri = (char *)request->target;
-    r->uri = strchr(request->path, '%')
+    r->uri = !request->path ? (char *)request->target : strchr(request->path, '%')
         ? rp_uri_decode(r->pool, request->path, strlen(request->path)) : (char *)request->path;
     r->args = (char *)request->query;
-    r->filename = apr_pstrcat(r->pool, "rproxy:", q->match.route->target->text, NULL);
-    r->status = q->head_sent ? q->response.status : RP_H1_CLOSED;
+    r->filename = q->route
+        ? apr_pstrcat(r->pool, "rproxy:", q->match.route->target->text, NULL) : NULL;
+    r->status = q->head_sent ? q->response.status : RP_STATUS_CLIENT_CLOSED;
     r->bytes_sent = q->tunnel ? 0 : q->sent_body;
     r->read_length = q->body_bytes;
     r->sent_bodyct = q->head_sent;
     if (log->needs->request_fields) {
         merge_into_table(r->headers_in, &request->fields, q->route->header_rules);
     }
-    r->hostname = q->d->hostname;
+    r->hostname = q->hostname;
     if (log->needs->response_fields) {
         apr_table_clear(r->headers_out);
         r->content_type = NULL;
@@ -177,9 +180,12 @@ static void fill(rp_access_log *log, const rp_h1_request *q)
         }
     }
     apr_table_clear(r->subprocess_env);
-    if (log->needs->env) {
+    if (log->needs->env && q->route) {
         rp_report_variables(r, &q->x, "engine", "engine", q->match.route->target->text,
                             request->request_id);
+    }
+    if (log->needs->env && q->major_version > 1) {
+        apr_table_setn(r->subprocess_env, "HTTP2", "on");
     }
     fill_trailers(r, q);
     r->log_id = q->log_id;
@@ -208,12 +214,12 @@ static void count_for_status(rp_access_log *log, const rp_downstream *d)
     }
 }
 
-void rp_access_log_write(rp_access_log *log, const rp_h1_request *q)
+void rp_access_log_write(rp_access_log *log, const rp_engine_request *q)
 {
     rp_downstream *d = q->d;
     conn_rec *c = d->c;
 
-    if (!d->tls) {
+    if (!d->tls && !d->multiplexed) {
         rp_engine_count_in(c, (apr_off_t)d->bytes_in);
     }
     d->bytes_in = 0;
@@ -228,7 +234,7 @@ void rp_access_log_write(rp_access_log *log, const rp_h1_request *q)
     end(log);
 }
 
-void rp_access_log_failure(rp_access_log *log, rp_h1_request *q)
+void rp_access_log_failure(rp_access_log *log, rp_engine_request *q)
 {
     fill(log, q);
     rp_report_failure(log->r, &q->x, q->match.route->target->text);

@@ -7,7 +7,7 @@
 #ifndef RP_ACCESS_LOG_H
 #define RP_ACCESS_LOG_H
 
-#include "rproxy/engine/rp_h1_private.h"
+#include "rproxy/engine/rp_engine_request.h"
 
 /** Made in child_init; pool is the loop's. */
 rp_access_log *rp_access_log_create(apr_pool_t *pool, server_rec *server);
@@ -21,10 +21,10 @@ server_rec *rp_access_log_find_server(rp_access_log *log, conn_rec *c, const rp_
 apr_off_t rp_access_log_body_limit(rp_access_log *log, ap_conf_vector_t *per_dir);
 
 /** Writes the log line of a request that has ended, and counts it for mod_status. */
-void rp_access_log_write(rp_access_log *log, const rp_h1_request *q);
+void rp_access_log_write(rp_access_log *log, const rp_engine_request *q);
 
 /** Logs why a request ended, as the pipeline does. Before its line in the access log, which has the
  * message's id then (%L). */
-void rp_access_log_failure(rp_access_log *log, rp_h1_request *q);
+void rp_access_log_failure(rp_access_log *log, rp_engine_request *q);
 
 #endif

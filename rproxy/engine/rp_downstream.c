@@ -19,6 +19,7 @@
 #include "util_filter.h"
 #include "rproxy/engine/rp_engine_private.h"
 #include "rproxy/engine/rp_h1.h"
+#include "rproxy/engine/rp_h2.h"
 #include "rproxy/engine/rp_handover.h"
 #include "rproxy/pipeline/rp_park.h"
 #include "rproxy/pipeline/rp_park_timer.h"
@@ -85,10 +86,32 @@ static int reaches_engine(conn_rec *c)
     return found;
 }
 
-/* mod_http2 takes plain connections over in the middle of HTTP/1.1 (Upgrade: h2c, or at once). */
-static int may_become_h2c(conn_rec *c)
+/* A client that has chosen HTTP/2 on a plain connection says so first of all. */
+static int has_preface(int fd)
 {
-    return ap_is_allowed_protocol(c, NULL, c->base_server, "h2c");
+    char begin[RP_H2_PREFACE_LEN];
+    ssize_t count = recv(fd, begin, sizeof(begin), MSG_PEEK | MSG_DONTWAIT);
+
+    return count == (ssize_t)sizeof(begin) && memcmp(begin, RP_H2_PREFACE, sizeof(begin)) == 0;
+}
+
+/* NULL: not ours. On a plain connection mod_http2 may take over in the middle of HTTP/1.1, so where
+ * that is allowed only HTTP/2 from the start is ours; without mod_http2 we look for it. */
+static const rp_protocol *protocol_of(conn_rec *c, int is_tls, int fd, int *may_be_http2)
+{
+    const char *name = ap_get_protocol(c);
+
+    if (!is_tls && ap_is_allowed_protocol(c, NULL, c->base_server, "h2c")) {
+        if (rp_eligible_http2(c)) {
+            *may_be_http2 = !ap_find_linked_module("mod_http2.c");
+            return has_preface(fd) ? &rp_h2_protocol : *may_be_http2 ? &rp_h1_protocol : NULL;
+        }
+        return ap_find_linked_module("mod_http2.c") ? NULL : &rp_h1_protocol;
+    }
+    if (strcmp(name, "h2") == 0) {
+        return rp_eligible_http2(c) ? &rp_h2_protocol : NULL;
+    }
+    return strcmp(name, AP_PROTOCOL_HTTP1) == 0 ? &rp_h1_protocol : NULL;
 }
 
 /* Moves what httpd's input filters hold already into d->in: with a socket in place of the client's
@@ -130,16 +153,18 @@ int rp_downstream_take(conn_rec *c)
     rp_parking *parking;
     rp_downstream *d;
     struct ssl_st *ssl;
+    const rp_protocol *protocol;
+    int may_be_http2 = 0;
 
     if (!engine || rp_park_engine(c) || c->master || !c->cs || c->aborted
         || rp_park_timer_draining_since()
-        || !reaches_engine(c) || has_foreign_filter(c)
-        || strcmp(ap_get_protocol(c), AP_PROTOCOL_HTTP1) != 0) {
+        || !reaches_engine(c) || has_foreign_filter(c)) {
         return 0;
     }
     parking = rp_park_of(c);
     ssl = rp_park_tls(parking);
-    if (!ssl && may_become_h2c(c)) {
+    protocol = protocol_of(c, ssl != NULL, rp_park_client_fd(parking), &may_be_http2);
+    if (!protocol) {
         return 0;
     }
     d = calloc(1, sizeof(*d));
@@ -154,7 +179,8 @@ int rp_downstream_take(conn_rec *c)
     d->c = c;
     d->socket = ap_get_conn_socket(c);
     d->fd = rp_park_client_fd(parking);
-    d->protocol = &rp_h1_protocol;
+    d->protocol = protocol;
+    d->may_be_http2 = may_be_http2 != 0;
     d->state = RP_DOWN_ARRIVING;
     d->readable = 1;
     if (!rp_handover_prepare(d)) {
@@ -288,6 +314,13 @@ rp_io rp_downstream_fill(rp_downstream *d, apr_size_t limit)
     return io;
 }
 
+void rp_downstream_count_out(rp_downstream *d, apr_size_t bytes)
+{
+    if (!d->multiplexed) {
+        rp_engine_count_out(d->c, (apr_off_t)bytes);
+    }
+}
+
 static rp_io plain_write(rp_downstream *d, const struct iovec *vector, int count,
                          apr_size_t *written)
 {
@@ -305,7 +338,7 @@ static rp_io plain_write(rp_downstream *d, const struct iovec *vector, int count
     } while (sent < 0 && errno == EINTR);
     if (sent >= 0) {
         *written = (apr_size_t)sent;
-        rp_engine_count_out(d->c, (apr_off_t)sent);
+        rp_downstream_count_out(d, (apr_size_t)sent);
         return RP_IO_DONE;
     }
     return errno == EAGAIN || errno == EWOULDBLOCK ? RP_IO_AGAIN : RP_IO_FAILED;

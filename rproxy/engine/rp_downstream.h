@@ -67,6 +67,9 @@ struct rp_downstream {
     unsigned int readable:1;            /* reading may give something */
     unsigned int left:1;                /* the client ended its direction (or the connection) */
     unsigned int ended:1;               /* that end, or an error, was read */
+    unsigned int may_be_http2:1;        /* its first bytes tell */
+    unsigned int misdirected:1;         /* host_text is not what the handshake was for */
+    unsigned int multiplexed:1;         /* the protocol counts the bytes of each request itself */
     unsigned int peer_trusted:1;        /* RProxyTrustedProxy of the host it was asked for */
     char *in;                           /* bytes that were read: in[in_start..in_end) */
     unsigned int in_size, in_start, in_end;
@@ -114,6 +117,9 @@ void rp_downstream_trim(rp_downstream *d);
  * was written is encrypted, and may still wait in rp_downstream_flush(). */
 rp_io rp_downstream_write(rp_downstream *d, const struct iovec *vector, int count,
                           apr_size_t *written);
+
+/** For the access log: bytes that were sent. */
+void rp_downstream_count_out(rp_downstream *d, apr_size_t bytes);
 
 /** RP_IO_DONE: nothing waits to be sent below us. */
 rp_io rp_downstream_flush(rp_downstream *d);

@@ -243,7 +243,7 @@ rp_io rp_downstream_tls_flush(rp_downstream *d)
 
         if (sent >= 0) {
             tls->out_start += (unsigned int)sent;
-            rp_engine_count_out(d->c, (apr_off_t)sent);
+            rp_downstream_count_out(d, (apr_size_t)sent);
         }
         else if (errno == EAGAIN || errno == EWOULDBLOCK) {
             return RP_IO_AGAIN;

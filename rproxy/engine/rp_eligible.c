@@ -14,14 +14,6 @@
 
 APLOG_USE_MODULE(rproxy);
 
-/** A server's part of the proof. */
-typedef struct rp_eligible_server {
-    rp_engine_host host;                /* first: a pointer to it is one to this */
-    int any;                            /* the engine has a route */
-    const rp_engine_route **slots;      /* by address of the route, open addressing */
-    apr_size_t slot_mask;
-} rp_eligible_server;
-
 /** All of it, for one reading of the configuration. */
 typedef struct rp_proof {
     apr_pool_t *pool;
@@ -29,6 +21,7 @@ typedef struct rp_proof {
     rp_log_facts log;
     const server_rec *main_server;
     rp_scope *main_scope;
+    apr_array_header_t *servers;        /* rp_eligible_server *: those that are decided */
     apr_array_header_t *reasons;        /* const char *: of the whole process */
     int reqtimeout;                     /* mod_reqtimeout is loaded */
     int md;                             /* mod_md is loaded */
@@ -430,6 +423,9 @@ static void decide_server(const rp_proof *proof, server_rec *server, const rp_sc
         make_guards(&d, own);
         any_route = 1;
     }
+    decided->host.no_http2 = rp_http2_obstacle(proof->pool, &decided->host, proof->main_scope, own,
+                                               &proof->log);
+    APR_ARRAY_PUSH(proof->servers, rp_eligible_server *) = decided;
     config->eligible = decided;
 }
 
@@ -495,6 +491,7 @@ int rp_eligible_decide(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *main_se
     any_route = 0;
     proof.context = (rp_scope_context){ pconf, ptemp, apr_hash_make(ptemp), &proof.log };
     proof.reasons = apr_array_make(pconf, 4, sizeof(const char *));
+    proof.servers = apr_array_make(ptemp, 8, sizeof(rp_eligible_server *));
     read_main(&proof);
     decide_server(&proof, main_server, proof.main_scope);
     /* httpd links virtual hosts in the reverse order. */
@@ -505,6 +502,7 @@ int rp_eligible_decide(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *main_se
 
         decide_server(&proof, server, scope_of(&proof, server, section));
     }
+    rp_http2_compare(pconf, proof.servers);
     for (const server_rec *server = main_server; server; server = server->next)
         fine &= check_insisted(ptemp, server);
     return fine ? OK : HTTP_INTERNAL_SERVER_ERROR;
@@ -535,6 +533,7 @@ int rp_eligible_tell(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
             if (host->routes[i].route->target)
                 tell_route(ptemp, server, &host->routes[i]);
         }
+        rp_http2_tell(ptemp, server);
     }
     return OK;
 }

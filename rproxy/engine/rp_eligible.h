@@ -11,6 +11,9 @@
  * (a <Location> below it, a User-Agent that BrowserMatch names) is a guard: such requests go to the
  * pipeline one by one.
  *
+ * A stream of HTTP/2 can't go to the pipeline: the engine takes such a connection only where every
+ * request that may come on it is the engine's.
+ *
  * Made in check_config, immutable afterwards: any thread may read it. */
 #ifndef RP_ELIGIBLE_H
 #define RP_ELIGIBLE_H
@@ -47,6 +50,8 @@ typedef struct rp_engine_host {
     rp_read_limit body;                 /* RequestReadTimeout body= */
     int merges_slashes;                 /* MergeSlashes */
     int strict_sni;                     /* SSLStrictSNIVHostCheck on, here or in the main server */
+    const char *no_http2;               /* why the engine doesn't take HTTP/2 connections for it;
+                                         * NULL: every request for it is the engine's */
     rp_engine_route *routes;            /* all routes of the table, also the pipeline's */
     int route_count;
 } rp_engine_host;
@@ -80,6 +85,14 @@ const rp_engine_route *rp_eligible_route(const rp_engine_host *host, const rp_ro
 
 /** Why a route of server isn't the engine's: const char *, empty if it is. For RPROXY_EXPLAIN. */
 const apr_array_header_t *rp_eligible_reasons(const server_rec *server, const rp_route *route);
+
+/** Nonzero if the engine may serve HTTP/2 on the connection: every virtual host that a request on
+ * it can reach has no_http2 == NULL. Protocols isn't looked at. Any thread; once a connection. */
+int rp_eligible_http2(conn_rec *c);
+
+/** Who serves the server's HTTP/2 clients, for people: "engine", "mod_http2 (REASON)"; NULL:
+ * Protocols doesn't offer it, or it is a main server without rules. */
+const char *rp_eligible_http2_text(apr_pool_t *pool, const server_rec *server);
 
 /** Which requests for routes of the engine go to the pipeline all the same, for people:
  * const char *, "/server-status (file:12)". */

@@ -29,7 +29,7 @@ static const char core_directives[] =
     " AcceptFilter AcceptPathInfo AccessFileName AllowEncodedSlashes AllowOverride "
     "AllowOverrideList CGIMapExtension CGIPassAuth CGIVar CoreDumpDirectory DefaultRuntimeDir "
     "DefaultStateDir DefaultType Define DocumentRoot EnableExceptionHook EnableMMAP "
-    "EnableSendfile Error ErrorDocument ErrorLog ErrorLogFormat ExtendedStatus FileETag "
+    "EnableSendfile Error ErrorLog ErrorLogFormat ExtendedStatus FileETag "
     "FlushMaxPipelined FlushMaxThreshold GprofDir GracefulShutdownTimeout Include "
     "IncludeOptional LimitInternalRecursion LimitRequestFields "
     "LimitRequestFieldsize LimitRequestLine LimitXMLRequestBody Listen ListenBackLog "
@@ -280,6 +280,16 @@ static rp_effect protocol_options(const known_place *place)
     return RP_EFFECT_NONE;
 }
 
+/** In HTTP/1.1 the pipeline words the proxy's errors. */
+static rp_effect error_document(const known_place *place)
+{
+    const char *arguments = place->arguments;
+
+    ap_getword_conf(place->pool, &arguments);
+    return !strcasecmp(ap_getword_conf(place->pool, &arguments), "default") ? RP_EFFECT_NONE
+                                                                            : RP_EFFECT_HTTP1;
+}
+
 static rp_effect tls_engine(const known_place *place)
 {
     const char *value = first_word(place);
@@ -407,6 +417,7 @@ static const struct directive_rule {
     { "core.c", "<LocationMatch", location },
     { "core.c", "AddDefaultCharset", if_off },
     { "core.c", "ContentDigest", if_off },
+    { "core.c", "ErrorDocument", error_document },
     { "core.c", "HostnameLookups", if_off },
     { "core.c", "HttpProtocolOptions", protocol_options },
     { "core.c", "MergeTrailers", if_off },

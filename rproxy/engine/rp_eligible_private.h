@@ -17,6 +17,8 @@ typedef enum rp_effect {
     RP_EFFECT_NONE,                     /* nothing: neutral */
     RP_EFFECT_SETTING,                  /* of ours: merged where its section covers the route */
     RP_EFFECT_HEADER,                   /* a rule of mod_headers, which is merged likewise */
+    RP_EFFECT_HTTP1,                    /* nothing, but only where the pipeline can be asked: not
+                                         * in HTTP/2 */
     RP_EFFECT_PIPELINE,                 /* something that only the pipeline does, or unknown */
     RP_EFFECT_PATH,                     /* PIPELINE, under the path that is its first argument */
     RP_EFFECT_PATH_REGEX,               /* the same with a regular expression */
@@ -66,6 +68,7 @@ typedef struct rp_section {
     apr_array_header_t *header_rules;   /* rp_header_rule */
     apr_array_header_t *reasons;        /* const char *: what in it is the pipeline's; may be
                                          * empty */
+    const char *no_http2;               /* the first RP_EFFECT_HTTP1 in it; NULL: none */
 } rp_section;
 
 /** The directives of the main server outside of virtual hosts, or of one virtual host. */
@@ -75,6 +78,7 @@ typedef struct rp_scope {
     apr_array_header_t *guards;         /* rp_guard: by what requests are, not by their path */
     apr_array_header_t *header_rules;   /* rp_header_rule: for every request */
     apr_array_header_t *hosts;          /* const ap_directive_t *: <VirtualHost>, in order */
+    const char *no_http2;               /* the first RP_EFFECT_HTTP1 outside of sections, or NULL */
     rp_read_limit head;                 /* first == RP_UNSET: not written */
     rp_read_limit body;
     int strict_sni;
@@ -155,5 +159,32 @@ int rp_guards_count(const rp_engine_guards *guards);
 
 /** const char *: the guards for people. */
 const apr_array_header_t *rp_guards_names(apr_pool_t *pool, const rp_engine_guards *guards);
+
+/* ---- rp_eligible.c, rp_eligible_http2.c ------------------------------------------------------ */
+
+/** A server's part of the proof. */
+typedef struct rp_eligible_server {
+    rp_engine_host host;                /* first: a pointer to it is one to this */
+    int any;                            /* the engine has a route */
+    const rp_engine_route **slots;      /* by address of the route, open addressing */
+    apr_size_t slot_mask;
+    /* Of other virtual hosts on its addresses; meaningful where host.no_http2 is NULL. */
+    const char *near_no_http2;          /* the first of their reasons; NULL: they have none */
+    const char *near_address;           /* where, for people */
+    int near_everywhere;                /* such a reason holds on each address of the server */
+} rp_eligible_server;
+
+/** Why the engine can't take HTTP/2 connections for a server of which everything else is decided,
+ * or NULL. own: the server's scope; may be main_scope. */
+const char *rp_http2_obstacle(apr_pool_t *pool, const rp_engine_host *host,
+                              const rp_scope *main_scope, const rp_scope *own,
+                              const rp_log_facts *log);
+
+/** Sets near_*, when no_http2 of all servers is known. servers: rp_eligible_server *, as httpd
+ * links them. */
+void rp_http2_compare(apr_pool_t *pool, const apr_array_header_t *servers);
+
+/** Tells in the log who serves HTTP/2 clients. */
+void rp_http2_tell(apr_pool_t *pool, const server_rec *server);
 
 #endif

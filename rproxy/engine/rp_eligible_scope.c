@@ -43,6 +43,14 @@ static void add_reason(const rp_scope_context *context, apr_array_header_t *reas
     APR_ARRAY_PUSH(reasons, const char *) = rp_scope_name(context->pool, directive);
 }
 
+/** name: of the first such directive. */
+static void note_http1(const rp_scope_context *context, const char **name,
+                       const ap_directive_t *directive)
+{
+    if (!*name)
+        *name = rp_scope_name(context->pool, directive);
+}
+
 static void add_header_rule(const rp_scope_context *context, apr_array_header_t *rules,
                             const ap_directive_t *directive)
 {
@@ -67,6 +75,9 @@ static void read_section(const rp_scope_context *context, const ap_directive_t *
         case RP_EFFECT_HEADER:
             section->has_settings = 1;
             add_header_rule(context, section->header_rules, at);
+            break;
+        case RP_EFFECT_HTTP1:
+            note_http1(context, &section->no_http2, at);
             break;
         case RP_EFFECT_INSIDE:
             read_section(context, at->first_child, section);
@@ -223,6 +234,9 @@ static void read_directive(const rp_scope_context *context, rp_scope *scope,
         break;
     case RP_EFFECT_HEADER:
         add_header_rule(context, scope->header_rules, directive);
+        break;
+    case RP_EFFECT_HTTP1:
+        note_http1(context, &scope->no_http2, directive);
         break;
     case RP_EFFECT_INSIDE:
         for (const ap_directive_t *at = directive->first_child; at; at = at->next)

@@ -3,6 +3,7 @@
  */
 
 #include <errno.h>
+#include <string.h>
 #include <stdatomic.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -13,13 +14,17 @@
 #include "http_connection.h"
 #include "http_core.h"
 #include "http_log.h"
+#include "http_protocol.h"
+#include "http_ssl.h"
 #include "mpm_common.h"
 #include "scoreboard.h"
 #include "rproxy/engine/rp_access_log.h"
 #include "rproxy/engine/rp_engine.h"
 #include "rproxy/engine/rp_handover.h"
 #include "rproxy/engine/rp_h1.h"
+#include "rproxy/engine/rp_h2.h"
 #include "rproxy/engine/rp_lane.h"
+#include "rproxy/pipeline/rp_park.h"
 #include "rproxy/pipeline/rp_park_timer.h"
 #include "rproxy/pipeline/rp_pipeline.h"
 
@@ -190,6 +195,7 @@ static apr_status_t stop(void *ignored)
     for (int i = 0; i < count; i++) {
         if (!loops[i].connections) {
             rp_h1_end(&loops[i]);
+            rp_h2_end(&loops[i]);
             rp_shelf_destroy(loops[i].loop->shelf);
             rp_loop_destroy(loops[i].loop);
         }
@@ -235,6 +241,9 @@ apr_status_t rp_engine_child_init(apr_pool_t *pool, server_rec *server)
     if (!rp_pipeline_can_park(NULL) && (rv = rp_park_timer_start(pool)) != APR_SUCCESS) {
         return rv;                      /* requests that are handed over park all the same */
     }
+    if ((rv = rp_h2_init(pool)) != APR_SUCCESS) {
+        return rv;
+    }
     rv = rp_lane_start(pool, threads);
     loops = apr_pcalloc(pool, (apr_size_t)wanted * sizeof(*loops));
     for (int i = 0; i < wanted && rv == APR_SUCCESS; i++) {
@@ -266,12 +275,52 @@ static void suspend_connection(conn_rec *c, request_rec *r)
     }
 }
 
+/* HTTP/2 that was chosen in the handshake, before mod_http2 has a look at it. */
+static int process_http2(conn_rec *c)
+{
+    return loop_count > 0 && !c->master && strcmp(ap_get_protocol(c), "h2") == 0
+        && rp_downstream_take(c) ? OK : DECLINED;
+}
+
+static int offers_http2(conn_rec *c)
+{
+    return loop_count > 0 && !c->master && !ap_find_linked_module("mod_http2.c")
+        && ap_ssl_conn_is_ssl(c) && rp_eligible_http2(c);
+}
+
+/* Where mod_http2 isn't loaded. Protocols decides whether it is taken. */
+static int propose_http2(conn_rec *c, request_rec *r, server_rec *server,
+                         const apr_array_header_t *offers, apr_array_header_t *proposals)
+{
+    (void)server;
+    if (!r && offers_http2(c) && (!offers || ap_array_str_contains(offers, "h2"))) {
+        APR_ARRAY_PUSH(proposals, const char *) = "h2";
+    }
+    return OK;
+}
+
+static int switch_to_http2(conn_rec *c, request_rec *r, server_rec *server, const char *protocol)
+{
+    (void)server;
+    if (r || strcmp(protocol, "h2") != 0 || !offers_http2(c)) {
+        return DECLINED;
+    }
+    rp_park_set_protocol(rp_park_of(c), "h2");
+    return OK;
+}
+
 void rp_engine_register_hooks(apr_pool_t *pool)
 {
     static const char *const first[] = { "mod_ssl.c", "mod_http2.c", "mod_reqtimeout.c", NULL };
+    static const char *const ssl[] = { "mod_ssl.c", NULL };
+    static const char *const http2[] = { "mod_http2.c", NULL };
 
     (void)pool;
     rp_handover_register();
+    ap_hook_process_connection(process_http2, ssl, http2, APR_HOOK_LAST);
+    ap_hook_protocol_propose(propose_http2, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_protocol_switch(switch_to_http2, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_protocol_get(rp_park_protocol, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_process_connection(process_connection, first, NULL, APR_HOOK_LAST);
     ap_hook_suspend_connection(suspend_connection, NULL, NULL, APR_HOOK_REALLY_LAST);
 #if AP_MODULE_MAGIC_AT_LEAST(20120211, 110)

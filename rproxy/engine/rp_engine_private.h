@@ -12,7 +12,9 @@
 
 #define RP_ENGINE_PIPES 64              /* idle pipes kept for splice by a loop */
 
+typedef struct rp_engine_request rp_engine_request;     /* rp_engine_request.h */
 typedef struct rp_h1_request rp_h1_request;     /* rp_h1_private.h */
+typedef struct rp_h2_stream rp_h2_stream;       /* rp_h2_private.h */
 typedef struct rp_access_log rp_access_log;     /* rp_access_log.c */
 
 /** A loop with what the engine keeps for it. Its thread's. */
@@ -21,9 +23,10 @@ struct rp_engine_loop {
     rp_downstream *connections;
     int connection_count;
     rp_access_log *log;
-    rp_h1_request *resolving;           /* wait for a name */
+    rp_engine_request *resolving;       /* wait for a name */
     rp_h1_request *free_requests;
-    int free_request_count;
+    rp_h2_stream *free_streams;
+    int free_request_count, free_stream_count;
     int pipes[RP_ENGINE_PIPES][2];
     int pipe_count;
     rp_loop_mail drain_mail;

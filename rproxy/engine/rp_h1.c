@@ -4,7 +4,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <unistd.h>
 #include <apr_strings.h>
 #include "httpd.h"
@@ -12,16 +11,15 @@
 #include "http_log.h"
 #include "rproxy/engine/rp_access_log.h"
 #include "rproxy/engine/rp_h1.h"
+#include "rproxy/engine/rp_h2.h"
 #include "rproxy/engine/rp_h1_private.h"
 #include "rproxy/engine/rp_handover.h"
 #include "rproxy/pipeline/rp_park_timer.h"
-#include "rproxy/pipeline/rp_report.h"
-#include "rproxy/pipeline/rp_stats.h"
 
 #define RP_H1_REQUESTS_KEPT 256         /* free requests of a loop, each with a pool of 8 KiB */
-#define RP_H1_BUDGET (1 << 20)          /* bytes of one exchange before others have their turn */
 
 static void serve(rp_downstream *d);
+static void step_request(rp_engine_request *q, int upstream_ready);
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
@@ -34,7 +32,7 @@ static rp_h1_request *new_request(rp_downstream *d)
     if (q) {
         engine->free_requests = q->next;
         engine->free_request_count--;
-        pool = q->pool;
+        pool = q->base.pool;
         memset(q, 0, sizeof(*q));
     }
     else {
@@ -44,27 +42,29 @@ static rp_h1_request *new_request(rp_downstream *d)
             abort();
         }
     }
-    q->pool = pool;
-    q->d = d;
-    q->began = d->loop->now;
+    q->base.pool = pool;
+    q->base.d = d;
+    q->base.step = step_request;
+    q->base.major_version = 1;
+    q->base.began = d->loop->now;
     d->session = q;
     return q;
 }
 
 void rp_h1_drop_request(rp_h1_request *q)
 {
-    rp_engine_loop *engine = q->d->engine;
+    rp_engine_loop *engine = q->base.d->engine;
 
-    q->d->session = NULL;
+    q->base.d->session = NULL;
     rp_h1_drop_output(q);
-    apr_pool_clear(q->pool);
+    apr_pool_clear(q->base.pool);
     if (engine->free_request_count < RP_H1_REQUESTS_KEPT) {
         q->next = engine->free_requests;
         engine->free_requests = q;
         engine->free_request_count++;
     }
     else {
-        apr_pool_destroy(q->pool);
+        apr_pool_destroy(q->base.pool);
         free(q);
     }
 }
@@ -84,24 +84,7 @@ void rp_h1_end(rp_engine_loop *engine)
     engine->free_request_count = engine->pipe_count = 0;
 }
 
-/* ---- deadlines of reading -------------------------------------------------------------------- */
-
-/* When mod_reqtimeout would give up, seconds earned by the bytes that came included; 0: never. */
-static apr_time_t read_deadline(const rp_read_limit *limit, apr_time_t from, apr_int64_t bytes)
-{
-    apr_int64_t seconds = limit->first;
-
-    if (seconds == 0) {
-        return 0;
-    }
-    if (limit->rate > 0) {
-        seconds += bytes / limit->rate;
-        if (limit->max > 0 && seconds > limit->max) {
-            seconds = limit->max;
-        }
-    }
-    return from + apr_time_from_sec(seconds);
-}
+/* ---- waiting for a request ------------------------------------------------------------------- */
 
 static const rp_engine_host *host_of(const rp_downstream *d)
 {
@@ -129,7 +112,8 @@ static void wait_for_head(rp_downstream *d)
             d->head_began = d->requests > 0 ? now : d->since;
         }
         if (host) {
-            due = read_deadline(&host->head, d->head_began, (apr_int64_t)(d->in_end - d->in_start));
+            due = rp_engine_read_deadline(&host->head, d->head_began,
+                                          (apr_int64_t)(d->in_end - d->in_start));
         }
         if (due == 0 || due > now + server->timeout) {
             due = now + server->timeout;
@@ -141,148 +125,14 @@ static void wait_for_head(rp_downstream *d)
 
 /* ---- waiting for the exchange ---------------------------------------------------------------- */
 
-static void step(rp_h1_request *q, int upstream_ready);
-
-static void on_upstream(rp_loop *loop, void *owner, unsigned int events)
-{
-    rp_h1_request *q = owner;
-
-    (void)loop;
-    if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) && q->x.state != RP_X_CONNECT) {
-        q->x.upstream_hup = 1;
-    }
-    step(q, 1);
-}
-
-/* A name was resolved, or couldn't be: one event for all that wait for it. */
-static void on_name(rp_loop *loop, void *owner, unsigned int events)
-{
-    rp_engine_loop *engine = owner;
-    rp_h1_request *waiting = engine->resolving;
-
-    (void)loop;
-    (void)events;
-    /* Those that go on waiting put themselves on the list again. */
-    engine->resolving = NULL;
-    if (waiting) {
-        waiting->resolving_link = &waiting;
-    }
-    while (waiting) {
-        rp_h1_request *q = waiting;
-
-        waiting = q->next_resolving;
-        if (waiting) {
-            waiting->resolving_link = &waiting;
-        }
-        q->resolving_link = NULL;
-        step(q, 1);
-    }
-}
-
-static const rp_loop_listener upstream = { on_upstream, RP_LOOP_NEXT };
-static const rp_loop_listener name = { on_name, RP_LOOP_NEXT };
-
-static void wait_for_name(rp_h1_request *q)
-{
-    rp_engine_loop *engine = q->d->engine;
-
-    if (!q->resolving_link) {
-        q->next_resolving = engine->resolving;
-        q->resolving_link = &engine->resolving;
-        if (q->next_resolving) {
-            q->next_resolving->resolving_link = &q->next_resolving;
-        }
-        engine->resolving = q;
-    }
-}
-
-static void forget_upstream(rp_h1_request *q)
-{
-    for (int i = 0; i < q->watched_count; i++) {
-        rp_loop_forget(q->d->loop, q->watched[i], q);
-    }
-    q->watched_count = 0;
-    if (q->resolving_link) {
-        *q->resolving_link = q->next_resolving;
-        if (q->next_resolving) {
-            q->next_resolving->resolving_link = q->resolving_link;
-        }
-        q->resolving_link = NULL;
-    }
-}
-
-void rp_h1_detach(void *client)
-{
-    rp_h1_request *q = client;
-    rp_wait_fd fds[RP_CONN_WAITS_MAX];
-
-    forget_upstream(q);
-    if (q->x.state != RP_X_CONNECT && rp_conn_waits(q->x.conn, 1, 0, fds, NULL) == 1) {
-        /* Also where nobody waited for it since it was idle. */
-        rp_loop_pass_on(q->d->loop, fds[0].fd, NULL, NULL);
-    }
-}
-
-static void watch_upstream(rp_h1_request *q, const rp_waits *waits)
-{
-    rp_loop *loop = q->d->loop;
-
-    if (q->x.state == RP_X_CONNECT) {
-        forget_upstream(q);
-        if (rp_conn_is_resolving(q->x.conn)) {
-            wait_for_name(q);
-            for (int i = 0; i < waits->count; i++) {
-                rp_loop_watch(loop, waits->fds[i].fd, &name, q->d->engine);
-            }
-            return;
-        }
-        /* Attempts open and close descriptors as they like: registered anew each time. */
-        for (int i = 0; i < waits->count; i++) {
-            rp_loop_watch(loop, waits->fds[i].fd, &upstream, q);
-            q->watched[q->watched_count++] = waits->fds[i].fd;
-        }
-        q->attempt = 0;
-        return;
-    }
-    if (waits->count > 0 && q->attempt != q->x.attempts) {
-        int fd = waits->fds[0].fd;
-
-        forget_upstream(q);
-        if (q->x.reused) {
-            rp_loop_pass_on(loop, fd, &upstream, q);
-        }
-        else {
-            rp_loop_watch(loop, fd, &upstream, q);
-        }
-        q->watched[0] = fd;
-        q->watched_count = 1;
-        q->attempt = q->x.attempts;
-    }
-}
-
-/* When the body that is waited for comes too slowly; 0: never, or none is waited for. */
-static apr_time_t body_deadline(const rp_h1_request *q)
-{
-    return q->x.want_client_read && !q->tunnel
-        ? read_deadline(&q->host->body, q->body_began, q->body_bytes) : 0;
-}
-
 static void wait_for_exchange(rp_h1_request *q)
 {
-    rp_downstream *d = q->d;
-    rp_waits waits;
-    apr_time_t due;
+    int again;
 
-    rp_exchange_waits(&q->x, &waits);
-    watch_upstream(q, &waits);
-    if (waits.again) {
-        rp_downstream_again(d);
+    rp_downstream_set_deadline(q->base.d, rp_engine_wait(&q->base, &again));
+    if (again) {
+        rp_downstream_again(q->base.d);
     }
-    due = body_deadline(q);
-    if (!due || (waits.deadline && waits.deadline < due)) {
-        due = waits.deadline;
-    }
-    rp_downstream_set_deadline(d, due);
 }
 
 /* ---- the end of a request -------------------------------------------------------------------- */
@@ -290,10 +140,10 @@ static void wait_for_exchange(rp_h1_request *q)
 /* Everything is written, or never will be. */
 static void end_request(rp_h1_request *q, int close)
 {
-    rp_downstream *d = q->d;
+    rp_downstream *d = q->base.d;
 
-    rp_access_log_write(d->engine->log, q);
-    close |= !q->keep_alive || rp_park_timer_draining_since() || d->ended;
+    rp_access_log_write(d->engine->log, &q->base);
+    close |= !q->base.keep_alive || rp_park_timer_draining_since() || d->ended;
     d->answered_at = d->loop->now;
     rp_h1_drop_request(q);
     if (close) {
@@ -313,7 +163,7 @@ static void finish(rp_h1_request *q)
     switch (rp_h1_write(q)) {
     case RP_IO_AGAIN:
         q->finishing = 1;
-        rp_downstream_set_deadline(q->d, q->d->loop->now + q->host->server->timeout);
+        rp_downstream_set_deadline(q->base.d, q->base.d->loop->now + q->base.host->server->timeout);
         break;
     case RP_IO_DONE:
         end_request(q, 0);
@@ -330,37 +180,30 @@ static void finish(rp_h1_request *q)
 static void finish_later(rp_h1_request *q)
 {
     q->finishing = 1;
-    rp_downstream_again(q->d);
+    rp_downstream_again(q->base.d);
 }
 
 /* The client must see that the response broke off: what has no length looks complete unless the
  * connection is reset. */
 static void break_off(rp_h1_request *q)
 {
-    rp_downstream *d = q->d;
+    rp_downstream *d = q->base.d;
     int reset = q->close_delimited;
 
-    rp_access_log_failure(d->engine->log, q);
-    if (!q->write_failed) {
+    rp_access_log_failure(d->engine->log, &q->base);
+    if (!q->base.write_failed) {
         rp_h1_write(q);
     }
-    rp_access_log_write(d->engine->log, q);
+    rp_access_log_write(d->engine->log, &q->base);
     rp_h1_drop_request(q);
     rp_downstream_abort(d, reset);
 }
 
-static void account(rp_h1_request *q)
-{
-    q->in_exchange = 0;
-    rp_stats_add(RP_STAT_PARKED, -1);
-    rp_report_counts(&q->x, q->tunnel);
-}
-
 static void end_exchange(rp_h1_request *q)
 {
-    rp_exchange *x = &q->x;
+    rp_exchange *x = &q->base.x;
 
-    account(q);
+    rp_engine_account(&q->base);
     switch (x->outcome) {
     case RP_OUTCOME_DONE:
         finish_later(q);
@@ -372,7 +215,7 @@ static void end_exchange(rp_h1_request *q)
         }
         /* FALLTHROUGH */
     case RP_OUTCOME_REPLACED:
-        rp_handover_outcome(q->d, q);
+        rp_handover_outcome(q->base.d, q);
         break;
     default:
         break_off(q);
@@ -385,7 +228,7 @@ static void step(rp_h1_request *q, int upstream_ready)
     if (q->finishing) {
         finish(q);
     }
-    else if (rp_exchange_step(&q->x, upstream_ready) == RP_OUTCOME_RUNNING) {
+    else if (rp_exchange_step(&q->base.x, upstream_ready) == RP_OUTCOME_RUNNING) {
         wait_for_exchange(q);
     }
     else {
@@ -393,44 +236,23 @@ static void step(rp_h1_request *q, int upstream_ready)
     }
 }
 
+static void step_request(rp_engine_request *q, int upstream_ready)
+{
+    step((rp_h1_request *)q, upstream_ready);
+}
+
 /* ---- the beginning of a request -------------------------------------------------------------- */
 
 /* Nonzero: the exchange was started. */
 static int start_exchange(rp_h1_request *q)
 {
-    const rp_dir_config *dir = q->route->dir;
-    rp_exchange *x = &q->x;
-
-    x->pool = q->pool;
-    x->request = &q->request;
-    x->settings = &q->route->settings;
-    x->reverse = &q->reverse;
-    x->address = q->match.route->target;
-    x->ops = &rp_h1_client_ops;
-    x->client = q;
-    x->shelf = q->d->loop->shelf;
-    x->clock = &q->d->loop->now;
-    x->budget = RP_H1_BUDGET;
-    if (rp_route_target(q->pool, &q->match, q->request.path, q->request.query, dir->rewrites,
-                        &x->target) != RP_HTTP_OK) {
+    if (!rp_engine_prepare_exchange(&q->base, &rp_h1_client_ops)) {
         return 0;
     }
-    x->endpoint = rp_endpoint_get(q->match.route->target, 0, dir->tls,
-                                  dir->keepalive ? dir->keepalive : &rp_keepalive_default);
-    if (!x->endpoint) {
-        return 0;
+    q->body_left = q->base.request.framing == RP_BODY_LENGTH ? q->base.request.content_length : 0;
+    if (q->base.request.framing == RP_BODY_CHUNKED) {
+        rp_chunked_init(&q->chunked, q->base.pool);
     }
-    rp_config_fill_reverse(dir, x->settings, &q->request, x->address, q->match.route->path,
-                           &q->reverse);
-    q->body_left = q->request.framing == RP_BODY_LENGTH ? q->request.content_length : 0;
-    if (q->request.framing == RP_BODY_CHUNKED) {
-        rp_chunked_init(&q->chunked, q->pool);
-    }
-    q->body_began = q->d->loop->now;
-    rp_stats_add(RP_STAT_REQUESTS, 1);
-    rp_stats_add(RP_STAT_ACTIVE, 1);
-    rp_stats_add(RP_STAT_PARKED, 1);    /* it never holds a thread */
-    q->in_exchange = 1;
     return 1;
 }
 
@@ -448,10 +270,10 @@ static void begin_request(rp_downstream *d, apr_size_t head_len)
     d->head_began = 0;
     d->scanned = 0;
     d->in_start += (unsigned int)head_len;
-    if (q->request.framing == RP_BODY_NONE) {
+    if (q->base.request.framing == RP_BODY_NONE) {
         rp_downstream_trim(d);
     }
-    if (rp_exchange_start(&q->x) == RP_REASON_NONE) {
+    if (rp_exchange_start(&q->base.x) == RP_REASON_NONE) {
         rp_downstream_again(d);         /* see finish_later() */
     }
     else {
@@ -498,6 +320,18 @@ static void skip_empty_lines(rp_downstream *d)
     }
 }
 
+/* Nonzero if the connection speaks HTTP/2 with prior knowledge: the first bytes tell, and as long as
+ * they don't, d->may_be_http2 stays. */
+static int speaks_http2(rp_downstream *d)
+{
+    apr_size_t held = d->in_end - d->in_start;
+    apr_size_t len = held < RP_H2_PREFACE_LEN ? held : RP_H2_PREFACE_LEN;
+    int fits = len == 0 || memcmp(d->in + d->in_start, RP_H2_PREFACE, len) == 0;
+
+    d->may_be_http2 = fits && len < RP_H2_PREFACE_LEN;
+    return fits && len == RP_H2_PREFACE_LEN;
+}
+
 /* Looks for the next request in what was read, and reads as long as there is none. */
 static void serve(rp_downstream *d)
 {
@@ -505,9 +339,14 @@ static void serve(rp_downstream *d)
         apr_size_t scanned, head_len = 0;
         rp_http_error error;
 
+        if (d->may_be_http2 && speaks_http2(d)) {
+            d->protocol = &rp_h2_protocol;
+            d->protocol->ready(d);
+            return;
+        }
         skip_empty_lines(d);
         scanned = d->scanned;
-        if (d->in_start < d->in_end) {
+        if (d->in_start < d->in_end && !d->may_be_http2) {
             switch (rp_http_scan_request(d->in + d->in_start, d->in_end - d->in_start, &scanned,
                                          &head_len, &error)) {
             case RP_PARSE_DONE:
@@ -552,14 +391,15 @@ static void serve(rp_downstream *d)
 
 /* ---- the protocol ---------------------------------------------------------------------------- */
 
-/* Nonzero if the client's leaving has ended the exchange or it has no one to go on for. */
+/* Nonzero if the client's leaving has ended the exchange: there is no one to go on for. */
 static int client_left(rp_h1_request *q)
 {
-    if (q->finishing || q->tunnel || q->x.client_gone || q->x.settings->ignore_client_abort
-        || (q->request.framing != RP_BODY_NONE && !q->body_ended && q->d->readable)) {
+    if (q->finishing || q->base.tunnel
+        || (q->base.request.framing != RP_BODY_NONE && !q->base.body_ended
+            && q->base.d->readable)) {
         return 0;                       /* writing or reading tells */
     }
-    return !rp_exchange_client_left(&q->x);
+    return rp_engine_client_left(&q->base);
 }
 
 static void ready(rp_downstream *d)
@@ -574,13 +414,13 @@ static void ready(rp_downstream *d)
         end_exchange(q);
         return;
     }
-    step(q, q->x.yielded);
+    step(q, q->base.x.yielded);
 }
 
 static void body_too_slow(rp_h1_request *q)
 {
-    q->body_status = HTTP_REQUEST_TIME_OUT;
-    rp_exchange_end(&q->x, RP_REASON_REQUEST_BODY);
+    q->base.body_status = HTTP_REQUEST_TIME_OUT;
+    rp_exchange_end(&q->base.x, RP_REASON_REQUEST_BODY);
     end_exchange(q);
 }
 
@@ -598,12 +438,12 @@ static void expired(rp_downstream *d)
     }
     else if (q->finishing) {
         rp_h1_drop_output(q);
-        q->x.outcome = RP_OUTCOME_BROKEN;
-        q->x.reason = RP_REASON_CLIENT_TIMEOUT;
+        q->base.x.outcome = RP_OUTCOME_BROKEN;
+        q->base.x.reason = RP_REASON_CLIENT_TIMEOUT;
         break_off(q);
     }
     else {
-        apr_time_t due = body_deadline(q);
+        apr_time_t due = rp_engine_body_deadline(&q->base);
 
         if (due && due <= d->loop->now) {
             body_too_slow(q);
@@ -614,15 +454,6 @@ static void expired(rp_downstream *d)
     }
 }
 
-void rp_h1_bound_tunnel(rp_h1_request *q)
-{
-    apr_time_t since = rp_park_timer_draining_since();
-
-    if (since) {
-        q->x.drain_by = since + q->route->settings.timeouts.drain;
-    }
-}
-
 static void drain(rp_downstream *d)
 {
     rp_h1_request *q = d->session;
@@ -630,8 +461,8 @@ static void drain(rp_downstream *d)
     if (!q && d->in_start == d->in_end && !d->readable && d->requests > 0) {
         rp_downstream_close(d);         /* a new one has been promised an answer */
     }
-    else if (q && q->tunnel) {
-        rp_h1_bound_tunnel(q);
+    else if (q && q->base.tunnel) {
+        rp_engine_bound_tunnel(&q->base);
         wait_for_exchange(q);
     }
 }
@@ -649,10 +480,10 @@ static void closed(rp_downstream *d)
 {
     rp_h1_request *q = d->session;
 
-    if (q->in_exchange) {
-        rp_exchange_end(&q->x, RP_REASON_CLIENT_GONE);
-        account(q);
-        rp_access_log_write(d->engine->log, q);
+    if (q->base.in_exchange) {
+        rp_exchange_end(&q->base.x, RP_REASON_CLIENT_GONE);
+        rp_engine_account(&q->base);
+        rp_access_log_write(d->engine->log, &q->base);
     }
     rp_h1_drop_request(q);
 }

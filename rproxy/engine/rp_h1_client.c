@@ -32,7 +32,7 @@
 
 static rp_io fail_body(rp_h1_request *q, int status)
 {
-    q->body_status = status;
+    q->base.body_status = status;
     return RP_IO_FAILED;
 }
 
@@ -69,40 +69,21 @@ static rp_io read_sized(rp_h1_request *q, char *buffer, apr_size_t size, apr_siz
     rp_io io;
 
     if (q->body_left == 0) {
-        q->body_ended = 1;
+        q->base.body_ended = 1;
         return RP_IO_EOF;
     }
     if ((apr_int64_t)size > q->body_left) {
         size = (apr_size_t)q->body_left;
     }
-    io = read_some(q->d, buffer, size, got);
+    io = read_some(q->base.d, buffer, size, got);
     q->body_left -= (apr_int64_t)*got;
     return io == RP_IO_EOF ? fail_body(q, HTTP_BAD_REQUEST) : io;
-}
-
-/* LimitRequestFields and LimitRequestFieldSize hold for trailers as well. */
-static int are_trailers_allowed(const rp_h1_request *q)
-{
-    const server_rec *server = q->host->server;
-    const rp_fields *trailers = &q->chunked.trailers;
-
-    if (server->limit_req_fields > 0 && trailers->count > server->limit_req_fields) {
-        return 0;
-    }
-    for (int i = 0; i < trailers->count; i++) {
-        const rp_field *field = &trailers->items[i];
-
-        if (field->name_len + field->value_len + 2 > (apr_uint32_t)server->limit_req_fieldsize) {
-            return 0;
-        }
-    }
-    return 1;
 }
 
 /* Coded bytes go through the connection's own buffer: what follows the body is the next request. */
 static rp_io read_chunked(rp_h1_request *q, char *buffer, apr_size_t size, apr_size_t *got)
 {
-    rp_downstream *d = q->d;
+    rp_downstream *d = q->base.d;
     apr_size_t coded, consumed = 0;
     rp_parse parsed;
 
@@ -131,10 +112,11 @@ static rp_io read_chunked(rp_h1_request *q, char *buffer, apr_size_t size, apr_s
         return fail_body(q, HTTP_BAD_REQUEST);
     }
     if (parsed == RP_PARSE_DONE) {
-        if (!are_trailers_allowed(q)) {
+        if (!rp_engine_allows_trailers(&q->base, &q->chunked.trailers)) {
             return fail_body(q, HTTP_BAD_REQUEST);
         }
-        q->body_ended = 1;
+        q->base.trailers = q->chunked.trailers.count ? &q->chunked.trailers : NULL;
+        q->base.body_ended = 1;
     }
     return *got > 0 ? RP_IO_DONE : parsed == RP_PARSE_DONE ? RP_IO_EOF : RP_IO_AGAIN;
 }
@@ -142,17 +124,17 @@ static rp_io read_chunked(rp_h1_request *q, char *buffer, apr_size_t size, apr_s
 static rp_io client_read(void *client, char *buffer, apr_size_t size, apr_size_t *got)
 {
     rp_h1_request *q = client;
-    rp_downstream *d = q->d;
+    rp_downstream *d = q->base.d;
     rp_io io;
 
     *got = 0;
-    if (q->tunnel) {
+    if (q->base.tunnel) {
         return read_some(d, buffer, size, got);
     }
-    if (q->body_ended) {
+    if (q->base.body_ended) {
         return RP_IO_EOF;
     }
-    if (q->request.framing == RP_BODY_CHUNKED) {
+    if (q->base.request.framing == RP_BODY_CHUNKED) {
         do {
             io = read_chunked(q, buffer, size, got);
         } while (io == RP_IO_AGAIN && (d->readable || d->in_start < d->in_end));
@@ -160,11 +142,11 @@ static rp_io client_read(void *client, char *buffer, apr_size_t size, apr_size_t
     else {
         io = read_sized(q, buffer, size, got);
     }
-    if (*got > 0 || q->body_ended) {
+    if (*got > 0 || q->base.body_ended) {
         q->expects_100 = 0;             /* who sends the body doesn't wait for a 100 */
     }
-    q->body_bytes += (apr_int64_t)*got;
-    if (q->body_limit > 0 && q->body_bytes > q->body_limit) {
+    q->base.body_bytes += (apr_int64_t)*got;
+    if (q->base.body_limit > 0 && q->base.body_bytes > q->base.body_limit) {
         return fail_body(q, HTTP_REQUEST_ENTITY_TOO_LARGE);
     }
     return io;
@@ -174,14 +156,14 @@ static const rp_fields *client_request_trailers(void *client)
 {
     rp_h1_request *q = client;
 
-    return q->chunked.trailers.count ? &q->chunked.trailers : NULL;
+    return q->base.trailers;
 }
 
 /* ---- output ---------------------------------------------------------------------------------- */
 
 static void drop_piece(rp_h1_request *q)
 {
-    rp_loop_buffer_put(q->d->loop, q->pieces[0].buffer);
+    rp_loop_buffer_put(q->base.d->loop, q->pieces[0].buffer);
     q->piece_count--;
     for (int i = 0; i < q->piece_count; i++) {
         q->pieces[i] = q->pieces[i + 1];
@@ -201,7 +183,7 @@ void rp_h1_drop_output(rp_h1_request *q)
         drop_piece(q);
     }
     if (q->has_pipe) {
-        rp_engine_loop *engine = q->d->engine;
+        rp_engine_loop *engine = q->base.d->engine;
 
         if (q->in_pipe == 0 && engine->pipe_count < RP_ENGINE_PIPES) {
             memcpy(engine->pipes[engine->pipe_count++], q->pipe, sizeof(q->pipe));
@@ -242,19 +224,19 @@ static void advance(rp_h1_request *q, apr_size_t written)
 static rp_io write_pipe(rp_h1_request *q)
 {
     while (q->in_pipe > 0) {
-        ssize_t count = splice(q->pipe[0], NULL, q->d->fd, NULL, q->in_pipe,
+        ssize_t count = splice(q->pipe[0], NULL, q->base.d->fd, NULL, q->in_pipe,
                                SPLICE_F_MOVE | SPLICE_F_NONBLOCK
                                | (q->more_follows ? SPLICE_F_MORE : 0));
 
         if (count > 0) {
             q->in_pipe -= (apr_size_t)count;
-            rp_engine_count_out(q->d->c, (apr_off_t)count);
+            rp_downstream_count_out(q->base.d, (apr_size_t)count);
         }
         else if (count < 0 && errno == EAGAIN) {
             return RP_IO_AGAIN;
         }
         else if (count == 0 || errno != EINTR) {
-            q->write_failed = 1;
+            q->base.write_failed = 1;
             return RP_IO_FAILED;
         }
     }
@@ -282,54 +264,47 @@ rp_io rp_h1_write(rp_h1_request *q)
             vector[count].iov_base = q->tail.data + q->tail_off;
             vector[count++].iov_len = q->tail.len - q->tail_off;
         }
-        io = rp_downstream_write(q->d, vector, count, &written);
+        io = rp_downstream_write(q->base.d, vector, count, &written);
         if (io == RP_IO_FAILED) {
-            q->write_failed = 1;
+            q->base.write_failed = 1;
         }
         if (io != RP_IO_DONE) {
             return io;
         }
         advance(q, written);
     }
-    io = q->in_pipe > 0 ? write_pipe(q) : rp_downstream_flush(q->d);
+    io = q->in_pipe > 0 ? write_pipe(q) : rp_downstream_flush(q->base.d);
     if (io == RP_IO_DONE && q->end_write_due) {
         q->end_write_due = 0;
-        rp_downstream_end_write(q->d);
+        rp_downstream_end_write(q->base.d);
     }
     return io;
 }
 
 /* ---- heads ----------------------------------------------------------------------------------- */
 
-/* The phrase that httpd gives a status where there is none. */
-static const char *reason_of(int status, const char *reason)
-{
-    const char *known = ap_get_status_line(status);
-
-    /* That of another one, where httpd knows none. */
-    return !*reason && strtol(known, NULL, 10) == status ? known + 4 : reason;
-}
-
 static rp_io client_interim(void *client, int status, const rp_fields *fields)
 {
     rp_h1_request *q = client;
     const char *reason;
 
-    if (q->request.minor_version < 1 || (status == 100 && !q->expects_100)) {
+    if (q->base.request.minor_version < 1 || (status == 100 && !q->expects_100)) {
         return RP_IO_DONE;              /* one that this client did not ask for stays here */
     }
     if (status == 100) {
         q->expects_100 = 0;
     }
     if (!q->head.pool) {
-        rp_buffer_init(&q->head, q->pool, RP_H1_HEADROOM);
+        rp_buffer_init(&q->head, q->base.pool, RP_H1_HEADROOM);
     }
-    reason = reason_of(status, "");
-    rp_http_write_response(&q->head, status,
-                           *reason ? reason : apr_psprintf(q->pool, "Status %d", status), fields);
+    reason = rp_engine_reason(status, "");
+    if (!*reason) {
+        reason = apr_psprintf(q->base.pool, "Status %d", status);
+    }
+    rp_http_write_response(&q->head, status, reason, fields);
     switch (rp_h1_write(q)) {
     case RP_IO_AGAIN:
-        q->x.client_blocked = 1;
+        q->base.x.client_blocked = 1;
         return RP_IO_DONE;
     case RP_IO_FAILED:
         return RP_IO_FAILED;
@@ -342,27 +317,25 @@ static rp_head_verdict client_head(void *client, const rp_response *response,
                                    const rp_fields *fields, int body_unread)
 {
     rp_h1_request *q = client;
-    rp_fields *all = &q->response_fields;
+    rp_fields *all = &q->base.response_fields;
 
-    if (response->status != 101 && rp_error_override_covers(q->route->dir->error_override,
+    if (response->status != 101 && rp_error_override_covers(q->base.route->dir->error_override,
                                                              response->status)) {
-        q->response_fields = *fields;
+        q->base.response_fields = *fields;
         return RP_HEAD_REPLACE;
     }
     *all = *fields;                     /* its items have room for more, and nobody else's use */
-    q->response = *response;
-    q->head_sent = 1;
+    q->base.response = *response;
+    q->base.head_sent = 1;
     if (response->status != 101) {
-        if (q->route->header_rules) {
-            rp_header_rules_response(q->route->header_rules, all);
-        }
+        rp_engine_apply_header_rules(&q->base, all);
         rp_h1_complete_fields(q, response, all, body_unread);
     }
     if (!q->head.pool) {
-        rp_buffer_init(&q->head, q->pool, RP_H1_HEADROOM);
+        rp_buffer_init(&q->head, q->base.pool, RP_H1_HEADROOM);
     }
     return rp_http_write_response(&q->head, response->status,
-                                  reason_of(response->status, response->reason), all)
+                                  rp_engine_reason(response->status, response->reason), all)
         == RP_HTTP_OK ? RP_HEAD_RELAY : RP_HEAD_FAILED;
 }
 
@@ -373,14 +346,14 @@ static char *client_reserve(void *client, apr_size_t *size)
     rp_h1_request *q = client;
 
     *size = RP_LOOP_BUFFER - RP_H1_HEADROOM - RP_H1_TAILROOM;
-    return rp_loop_buffer_get(q->d->loop) + RP_H1_HEADROOM;
+    return rp_loop_buffer_get(q->base.d->loop) + RP_H1_HEADROOM;
 }
 
 static void client_release(void *client, char *buffer)
 {
     rp_h1_request *q = client;
 
-    rp_loop_buffer_put(q->d->loop, buffer - RP_H1_HEADROOM);
+    rp_loop_buffer_put(q->base.d->loop, buffer - RP_H1_HEADROOM);
 }
 
 static void frame(rp_h1_piece *piece)
@@ -412,7 +385,7 @@ static rp_io client_send(void *client, char *buffer, char *data, apr_size_t len)
     rp_h1_request *q = client;
     rp_h1_piece piece = { buffer - RP_H1_HEADROOM, data, len };
 
-    q->sent_body += (apr_int64_t)len;
+    q->base.sent_body += (apr_int64_t)len;
     if (q->chunk_out) {
         frame(&piece);
     }
@@ -442,7 +415,7 @@ static rp_io client_finish(void *client, const rp_fields *trailers)
             last->len += 5;
         }
         else {
-            rp_buffer_init(&q->tail, q->pool, 256);
+            rp_buffer_init(&q->tail, q->base.pool, 256);
             rp_chunk_last(&q->tail, trailers);
         }
     }
@@ -453,7 +426,7 @@ static rp_io client_finish(void *client, const rp_fields *trailers)
 
 static int has_pipe(rp_h1_request *q)
 {
-    rp_engine_loop *engine = q->d->engine;
+    rp_engine_loop *engine = q->base.d->engine;
 
     if (q->has_pipe) {
         return 1;
@@ -478,7 +451,7 @@ static rp_splice client_splice(void *client, int fd, apr_size_t limit, apr_size_
     ssize_t count;
 
     *moved = 0;
-    if (q->d->tls || !has_pipe(q)) {
+    if (q->base.d->tls || !has_pipe(q)) {
         return RP_SPLICE_UNABLE;
     }
     switch (rp_h1_write(q)) {
@@ -502,7 +475,7 @@ static rp_splice client_splice(void *client, int fd, apr_size_t limit, apr_size_
     }
     *moved = (apr_size_t)count;
     q->in_pipe += *moved;
-    q->sent_body += (apr_int64_t)count;
+    q->base.sent_body += (apr_int64_t)count;
     q->more_follows = *moved < limit;
     switch (rp_h1_write(q)) {
     case RP_IO_AGAIN:
@@ -520,9 +493,9 @@ static void client_tunnel(void *client)
 {
     rp_h1_request *q = client;
 
-    q->tunnel = 1;
-    q->x.client_blocked = rp_h1_write(q) == RP_IO_AGAIN;
-    rp_h1_bound_tunnel(q);
+    q->base.tunnel = 1;
+    q->base.x.client_blocked = rp_h1_write(q) == RP_IO_AGAIN;
+    rp_engine_bound_tunnel(&q->base);
     rp_stats_add(RP_STAT_TUNNELS, 1);
 }
 
@@ -546,6 +519,6 @@ const rp_client_ops rp_h1_client_ops = {
     .finish = client_finish,
     .tunnel = client_tunnel,
     .end_write = client_end_write,
-    .detach = rp_h1_detach,
+    .detach = rp_engine_detach,
     .splice = client_splice
 };

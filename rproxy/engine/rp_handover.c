@@ -187,9 +187,9 @@ static void stand_in_for_body(rp_handover *h, const rp_h1_request *q)
     static const char last_chunk[] = "0\r\n\r\n";
     static const char filler[65536];
     apr_bucket_alloc_t *list = h->d->c->bucket_alloc;
-    apr_int64_t left = q->request.content_length;
+    apr_int64_t left = q->base.request.content_length;
 
-    if (q->request.framing == RP_BODY_CHUNKED) {
+    if (q->base.request.framing == RP_BODY_CHUNKED) {
         APR_BRIGADE_INSERT_TAIL(h->bytes,
                                 apr_bucket_immortal_create(last_chunk, sizeof(last_chunk) - 1,
                                                            list));
@@ -215,7 +215,7 @@ static void give_bytes(rp_handover *h)
         rp_engine_count_in(c, (apr_off_t)d->bytes_in);
     }
     d->bytes_in = 0;
-    if (h->ended && h->ended->body_ended) {
+    if (h->ended && h->ended->base.body_ended) {
         add_copy(h, h->ended->head_len);
         stand_in_for_body(h, h->ended);
     }
@@ -439,25 +439,25 @@ void rp_handover_outcome(rp_downstream *d, rp_h1_request *q)
 
     if (rp_h1_write(q) != RP_IO_DONE) {
         /* Interim responses that the client doesn't take: it won't take an answer either. */
-        rp_access_log_failure(d->engine->log, q);
-        rp_access_log_write(d->engine->log, q);
+        rp_access_log_failure(d->engine->log, &q->base);
+        rp_access_log_write(d->engine->log, &q->base);
         rp_h1_drop_request(q);
         rp_downstream_abort(d, 0);
         return;
     }
-    if (q->body_ended && q->request.framing == RP_BODY_LENGTH
-        && q->request.content_length > RP_FILLER_MOST) {
-        q->body_ended = 0;              /* the connection closes then */
+    if (q->base.body_ended && q->base.request.framing == RP_BODY_LENGTH
+        && q->base.request.content_length > RP_FILLER_MOST) {
+        q->base.body_ended = 0;              /* the connection closes then */
     }
     h->ended = q;
     d->session = NULL;
     h->preset = (rp_task_preset){
-        .x = &q->x,
-        .match = &q->match,
-        .fields = q->x.outcome == RP_OUTCOME_REPLACED ? &q->response_fields : NULL,
-        .request_id = q->request.request_id,
-        .body_status = q->body_status,
-        .body_ended = q->body_ended
+        .x = &q->base.x,
+        .match = &q->base.match,
+        .fields = q->base.x.outcome == RP_OUTCOME_REPLACED ? &q->base.response_fields : NULL,
+        .request_id = q->base.request.request_id,
+        .body_status = q->base.body_status,
+        .body_ended = q->base.body_ended
     };
     put_back(d, q);
     rp_handover_begin(d, APR_SUCCESS);

@@ -220,15 +220,19 @@ void rp_header_rules_request(const rp_header_rules *rules, rp_fields *fields)
 
 void rp_header_rules_response(const rp_header_rules *rules, rp_fields *fields)
 {
-    int count;
-
     for (int i = 0; i < rules->response_count; i++) {
         apply(&rules->response[i], fields);
     }
+    rp_header_rules_always(rules, fields);
+}
+
+void rp_header_rules_always(const rp_header_rules *rules, rp_fields *fields)
+{
+    int count = fields->count;
+
     if (rules->always_count == 0) {
         return;
     }
-    count = fields->count;
     for (int i = 0; i < rules->always_count; i++) {
         rp_fields_push(fields);
     }

@@ -64,6 +64,9 @@ void rp_header_rules_request(const rp_header_rules *rules, rp_fields *fields);
 /** Applies what is for responses: the final head's fields without those that we add. */
 void rp_header_rules_response(const rp_header_rules *rules, rp_fields *fields);
 
+/** Of these, what is for answers of the proxy's own, too. */
+void rp_header_rules_always(const rp_header_rules *rules, rp_fields *fields);
+
 /** Nonzero if a field of a request that the rules were applied to is not the client's: where httpd
  * joins fields of one name, it stays on its own. */
 int rp_header_rules_made(const rp_header_rules *rules, const rp_field *field);

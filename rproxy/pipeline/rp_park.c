@@ -94,12 +94,28 @@ void rp_park_set_engine(rp_parking *parking, void *engine)
     parking->engine = engine;
 }
 
+static const rp_parking *found_parking(const conn_rec *c)
+{
+    return c->master ? NULL : ap_get_module_config(c->conn_config, &rproxy_module);
+}
+
 void *rp_park_engine(const conn_rec *c)
 {
-    const rp_parking *parking = c->master ? NULL
-        : ap_get_module_config(c->conn_config, &rproxy_module);
+    const rp_parking *parking = found_parking(c);
 
     return parking ? parking->engine : NULL;
+}
+
+void rp_park_set_protocol(rp_parking *parking, const char *protocol)
+{
+    parking->protocol = protocol;
+}
+
+const char *rp_park_protocol(const conn_rec *c)
+{
+    const rp_parking *parking = found_parking(c);
+
+    return parking ? parking->protocol : NULL;
 }
 
 void rp_park_set_preset(rp_parking *parking, const rp_task_preset *preset)

@@ -53,9 +53,12 @@ int rp_park_threads_are_plentiful(void);
 
 /** The engine has taken the connection (NULL: no longer), and waits in the MPM's place where a
  * request of it is parked: for rp_park_fd() to become readable, until rp_park_is_parked() is zero
- * again. The next request served in the pipeline has ended already where preset isn't NULL. */
+ * again. protocol: what the engine is to speak, chosen before. The next request served in the
+ * pipeline has ended already where preset isn't NULL. */
 void rp_park_set_engine(rp_parking *parking, void *engine);
 void *rp_park_engine(const conn_rec *c);
+void rp_park_set_protocol(rp_parking *parking, const char *protocol);
+const char *rp_park_protocol(const conn_rec *c);
 void rp_park_set_preset(rp_parking *parking, const rp_task_preset *preset);
 const rp_task_preset *rp_park_take_preset(const conn_rec *c);
 int rp_park_is_parked(const rp_parking *parking);

@@ -28,6 +28,7 @@ struct rp_parking {
     int epfd;                           /* -1 before the first parking */
     apr_uint32_t client_events;         /* registered for client_fd; 0: not in the set */
     void *engine;                       /* the engine's, whose connection it is; NULL: the MPM's */
+    const char *protocol;               /* chosen in the handshake for the engine; or NULL */
     const rp_task_preset *preset;       /* what became of the next request already; or NULL */
     unsigned int in_hook:1;             /* our process_connection hook is below on the stack */
     unsigned int parked:1;              /* the MPM is to wait for epfd */

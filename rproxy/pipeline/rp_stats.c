@@ -140,6 +140,11 @@ static const struct {
     { RP_STAT_BYTES_RECEIVED, "BytesReceived", "body bytes from upstreams" }
 };
 
+/* In the order of rp_h2_nuisance. */
+const char *const rp_stats_h2_nuisances[RP_STAT_H2_NUISANCE_COUNT] = {
+    "RST_STREAM", "SETTINGS", "PING", "empty-DATA", "PRIORITY", "WINDOW_UPDATE", "malformed"
+};
+
 static int status_hook(request_rec *r, int flags)
 {
     int brief = flags & AP_STATUS_SHORT;
@@ -168,6 +173,18 @@ static int status_hook(request_rec *r, int flags)
         else if (value) {
             ap_rprintf(r, "<tr><td>ended by %s</td><td>%" APR_INT64_T_FMT "</td></tr>\n",
                        rp_reason_get(reason)->name, value);
+        }
+    }
+    for (int i = 0; i < RP_STAT_H2_NUISANCE_COUNT; i++) {
+        apr_int64_t value = rp_stats_sum(RP_STAT_H2_NUISANCES + i);
+
+        if (brief) {
+            ap_rprintf(r, "RProxyHTTP2Ended-%s: %" APR_INT64_T_FMT "\n", rp_stats_h2_nuisances[i],
+                       value);
+        }
+        else if (value) {
+            ap_rprintf(r, "<tr><td>HTTP/2 connections ended for too many: %s</td><td>%"
+                       APR_INT64_T_FMT "</td></tr>\n", rp_stats_h2_nuisances[i], value);
         }
     }
     if (!brief) {

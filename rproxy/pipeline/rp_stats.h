@@ -11,6 +11,8 @@
 #include "httpd.h"
 #include "rproxy/rp_reason.h"
 
+#define RP_STAT_H2_NUISANCE_COUNT 7     /* names in rp_stats.c */
+
 typedef enum rp_stat {
     RP_STAT_REQUESTS,                   /* exchanges started */
     RP_STAT_CONNECTS,                   /* attempts on new connections */
@@ -22,7 +24,9 @@ typedef enum rp_stat {
     RP_STAT_PARKED,                     /* of them, parked now */
     RP_STAT_TUNNELS,                    /* of them, tunnels */
     RP_STAT_ERRORS,                     /* RP_STAT_ERRORS + reason: exchanges that ended so */
-    RP_STAT_COUNT = RP_STAT_ERRORS + RP_REASON_COUNT
+    RP_STAT_H2_NUISANCES = RP_STAT_ERRORS + RP_REASON_COUNT,    /* + what: HTTP/2 connections that
+                                         * were ended for too many of it */
+    RP_STAT_COUNT = RP_STAT_H2_NUISANCES + RP_STAT_H2_NUISANCE_COUNT
 } rp_stat;
 
 /** In post_config: makes the memory once for the life of the server process. */
@@ -36,6 +40,9 @@ void rp_stats_add(int stat, apr_int64_t n);
 
 /** Sum over all children, gauges over living ones. */
 apr_int64_t rp_stats_sum(int stat);
+
+/** What clients of HTTP/2 may send too many of, for people. */
+extern const char *const rp_stats_h2_nuisances[RP_STAT_H2_NUISANCE_COUNT];
 
 /** Registers the section of mod_status. */
 void rp_stats_register_hooks(void);

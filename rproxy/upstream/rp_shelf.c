@@ -139,12 +139,22 @@ rp_bin *rp_bin_use(rp_shelf *shelf, rp_endpoint *endpoint)
     return bin;
 }
 
-/* What was given back before this round has been looked at: the loop would have told. */
+static void retire_surplus(rp_bin *bin)
+{
+    while (bin->idle_count > bin->endpoint->keepalive.max) {
+        retire(bin, APR_RING_LAST(APR_RING_EMPTY(&bin->idle, rp_conn, link) ? &bin->fresh
+                                                                            : &bin->idle));
+    }
+}
+
+/* What was given back before this round has been looked at: the loop would have told. It counts as
+ * idle only now: requests of the same round may have taken it. */
 static void settle(rp_bin *bin)
 {
     if (bin->round != bin->shelf->round) {
         bin->round = bin->shelf->round;
         APR_RING_PREPEND(&bin->idle, &bin->fresh, rp_conn, link);
+        retire_surplus(bin);
     }
 }
 
@@ -178,10 +188,6 @@ void rp_bin_give_back(rp_bin *bin, rp_conn *conn, int keep, int reusable)
     /* Nobody tells of what had arrived before: bytes behind an answer would open the next one. */
     if (keep && !is_dropped(bin->endpoint) && (conn->drained || rp_conn_is_quiet(conn))) {
         settle(bin);
-        if (bin->idle_count == bin->endpoint->keepalive.max) {
-            retire(bin, APR_RING_LAST(APR_RING_EMPTY(&bin->idle, rp_conn, link) ? &bin->fresh
-                                                                                : &bin->idle));
-        }
         APR_RING_INSERT_HEAD(&bin->fresh, conn, rp_conn, link);
         bin->idle_count++;
         RP_COUNT_ON(shelf->counters, idle, 1);
@@ -239,6 +245,7 @@ static void maintain_bin(rp_bin *bin, apr_time_t now)
     int dropped = is_dropped(bin->endpoint);
     retire_over(bin, &bin->idle, dropped, now);
     retire_over(bin, &bin->fresh, dropped, now);
+    retire_surplus(bin);
     if (dropped && !bin->in_use) {
         bin_free(bin);
     }

@@ -75,7 +75,10 @@ static void test_reuse(void)
     is_number(stats().idle - before.idle, 2, "idle ones are counted");
     is_number(news.gone, 0, "and kept");
     rp_conn_release(conns[2], 1);
-    is_number(read(peers[0], &byte, 1), 0, "over max= the one idle for longest is closed");
+    is_number(news.gone, 0, "also over max=, for the next request may take one");
+    rp_shelf_begin_round(shelf, apr_time_now(), 1);
+    rp_shelf_maintain(shelf, apr_time_now());
+    is_number(read(peers[0], &byte, 1), 0, "then the one idle for longest is closed");
     is_number(news.gone, 1, "and the loop hears of that");
     is_number(stats().active, before.active, "nothing is in use");
 
@@ -104,6 +107,33 @@ static void test_reuse(void)
     for (int i = 0; i < 3; i++) {
         close(peers[i]);
     }
+}
+
+static void test_rounds(void)
+{
+    told news = { 0 };
+    rp_shelf *shelf = rp_shelf_create(tell, &news);
+    rp_endpoint *endpoint = endpoint_with((rp_keepalive){ .max = 4, .idle = 30000000 });
+    int peers[2];
+    rp_conn *early = connected(endpoint, shelf, listener, &peers[0]);
+    rp_conn *late = connected(endpoint, shelf, listener, &peers[1]);
+    rp_conn_release(early, 1);
+    rp_shelf_begin_round(shelf, apr_time_now(), 1);
+    rp_conn_release(late, 1);
+    ok(rp_conn_acquire(endpoint, shelf, 0) == early, "one that was idle before this round is taken");
+    ok(rp_conn_acquire(endpoint, shelf, 0) == late, "before one that has just become idle");
+    rp_conn_release(late, 1);
+    if (write(peers[1], "x", 1) != 1) {
+        bail_out("write");
+    }
+    rp_shelf_begin_round(shelf, apr_time_now(), 0);
+    rp_conn *other = rp_conn_acquire(endpoint, shelf, 0);
+    ok(other != late, "where events are still to be told, one that has spoken isn't taken");
+    rp_conn_release(other, 0);
+    rp_conn_release(early, 0);
+    rp_shelf_destroy(shelf);
+    close(peers[0]);
+    close(peers[1]);
 }
 
 static void test_number(void)
@@ -277,6 +307,7 @@ static void *loop_main(void *data)
     for (int i = 0; i < ROUNDS; i++) {
         rp_endpoint *endpoint = rp_endpoint_get(target, i & 1, NULL, &keepalive);
         rp_conn *conns[3];
+        rp_shelf_begin_round(shelf, apr_time_now(), 1);
         for (int j = 0; j < 3; j++) {
             conns[j] = rp_conn_acquire(endpoint, shelf, 0);
             bad += connect_now(conns[j]) != RP_IO_DONE;
@@ -326,6 +357,7 @@ int main(void)
     apr_pool_create(&child, pool);
     is_number(rp_upstream_child_init(child, &test_server, NULL), APR_SUCCESS, "child_init");
     test_reuse();
+    test_rounds();
     test_number();
     test_peer();
     test_maintain();
