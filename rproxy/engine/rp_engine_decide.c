@@ -73,7 +73,7 @@ int rp_engine_choose_host(rp_engine_request *q, int *misdirected)
 
     choose(d, &q->request);
     q->host = d->host;
-    q->server = d->server;
+    q->server = d->server ? d->server : d->c->base_server;
     q->hostname = d->hostname;
     *misdirected = d->misdirected;
     return q->host != NULL;

@@ -217,6 +217,25 @@ static void end_exchange(rp_h2_stream *stream)
     }
 }
 
+/* The client has gone: what goes on nevertheless does so without it. */
+static void lose_client(rp_h2_stream *stream)
+{
+    rp_engine_request *q = &stream->base;
+
+    stream->open = 0;
+    if (stream->over || !q->in_exchange) {
+        finish_stream(stream);
+    }
+    else if (rp_engine_client_left(q)) {
+        end_exchange(stream);
+    }
+    else {
+        q->x.client_gone = 1;           /* the upstream gets all of it */
+        stream->session->abandoned++;
+        rp_h2_make_due(stream);
+    }
+}
+
 static void step_stream(rp_engine_request *q, int upstream_ready)
 {
     rp_h2_stream *stream = (rp_h2_stream *)q;
@@ -514,21 +533,10 @@ static int on_close(nghttp2_session *ng, int32_t id, uint32_t error, void *baton
     if (!stream) {
         return 0;
     }
-    stream->open = 0;
     nghttp2_session_set_stream_user_data(ng, id, NULL);
     rp_h2_make_ready(session);
-    if (stream->over || !stream->base.in_exchange) {
-        stream->base.write_failed |= error != NGHTTP2_NO_ERROR;
-        finish_stream(stream);
-    }
-    else if (rp_engine_client_left(&stream->base)) {
-        end_exchange(stream);
-    }
-    else {
-        stream->base.x.client_gone = 1; /* the upstream gets all of it nevertheless */
-        session->abandoned++;
-        rp_h2_make_due(stream);
-    }
+    stream->base.write_failed |= error != NGHTTP2_NO_ERROR && stream->over;
+    lose_client(stream);
     return 0;
 }
 
@@ -602,6 +610,7 @@ static rp_io write_out(rp_h2_session *session)
             return io;
         }
         session->out_start += (unsigned int)written;
+        session->progress_at = session->d->loop->now;
     }
     session->out_start = session->out_end = 0;
     return rp_downstream_flush(session->d);
@@ -621,6 +630,9 @@ static rp_io send_all(rp_h2_session *session)
     } while (io == RP_IO_DONE);
     if (session->out_end == 0) {
         drop_out(session);
+    }
+    if (!session->blocked) {
+        session->progress_at = session->d->loop->now;
     }
     session->blocked = io == RP_IO_AGAIN;
     return io;
@@ -693,7 +705,7 @@ static void set_deadline(rp_h2_session *session)
     apr_time_t due = 0;
 
     if (session->blocked) {
-        due = d->loop->now + server->timeout;
+        due = session->progress_at + server->timeout;
     }
     else if (session->stream_count == 0) {
         due = session->idle_since + server->keep_alive_timeout;
@@ -706,6 +718,25 @@ static void set_deadline(rp_h2_session *session)
         due = session->goaway_at;
     }
     rp_downstream_set_deadline(d, due);
+}
+
+/* The client has gone, with what waits for it. */
+static void lose_all(rp_h2_session *session)
+{
+    rp_h2_stream *next;
+
+    session->lost = 1;
+    session->ending = 1;
+    session->goaway_at = 0;
+    drop_out(session);
+    for (rp_h2_stream *stream = session->streams; stream; stream = next) {
+        next = stream->next;
+        if (stream->open) {
+            nghttp2_session_set_stream_user_data(session->ng, stream->id, NULL);
+            lose_client(stream);
+        }
+    }
+    rp_downstream_set_deadline(session->d, 0);
 }
 
 static void drain(rp_downstream *d);
@@ -722,22 +753,23 @@ static void ready(rp_downstream *d)
     if (!session->any_stream && rp_park_timer_draining_since()) {
         drain(d);
     }
-    fine = read_all(session);
+    fine = session->lost || read_all(session);
+    if (!fine && d->ended) {
+        lose_all(session);
+    }
     step_due(session);
-    if (session->blocked ? write_out(session) == RP_IO_FAILED : 0) {
-        fine = 0;
+    if (session->lost) {
+        if (session->stream_count == 0) {
+            rp_downstream_abort(d, 0);
+        }
+        return;
     }
     if (fine && send_all(session) == RP_IO_FAILED) {
         fine = 0;
     }
     if (!fine) {
         send_all(session);              /* a GOAWAY that says why */
-        if (d->ended) {
-            rp_downstream_abort(d, 0);
-        }
-        else {
-            rp_downstream_close(d);
-        }
+        rp_downstream_close(d);
         return;
     }
     if (!session->blocked && !session->due
@@ -764,11 +796,11 @@ static void expired(rp_downstream *d)
         ready(d);
         return;
     }
-    if (session->blocked) {
+    if (session->blocked && d->loop->now >= session->progress_at + d->c->base_server->timeout) {
         rp_downstream_abort(d, 0);
         return;
     }
-    if (session->stream_count == 0) {
+    if (!session->blocked && session->stream_count == 0) {
         nghttp2_session_terminate_session(session->ng, NGHTTP2_NO_ERROR);
         session->ending = 1;
     }
@@ -809,12 +841,14 @@ static void closed(rp_downstream *d)
         rp_h2_stream *stream = session->streams;
 
         stream->open = 0;
-        if (!stream->over) {
+        if (!stream->over && stream->base.in_exchange) {
             stream->base.x.client_gone = 1;
             rp_exchange_end(&stream->base.x, RP_REASON_CLIENT_GONE);
-            rp_engine_account(&stream->base);
+            end_exchange(stream);
         }
-        finish_stream(stream);
+        else {
+            finish_stream(stream);
+        }
     }
     nghttp2_session_del(session->ng);
     drop_out(session);

@@ -68,7 +68,12 @@ static rp_io client_read(void *client, char *buffer, apr_size_t size, apr_size_t
 
     *got = held < size ? held : size;
     if (*got == 0) {
-        if (!stream->in_ended) {
+        /* nghttp2 sees to it that the length is kept. */
+        int complete = stream->in_ended
+            || (!q->tunnel && q->request.framing == RP_BODY_LENGTH
+                && q->body_bytes == q->request.content_length);
+
+        if (!complete) {
             return stream->open ? RP_IO_AGAIN : RP_IO_FAILED;
         }
         if (stream->request_trailers.count > 0) {
@@ -136,7 +141,6 @@ static rp_head_verdict client_head(void *client, const rp_response *response,
     }
     q->response = *response;
     if (switches) {
-        q->response.status = 200;       /* RFC 8441 section 4 */
         rp_fields_remove(all, RP_FIELD_CONNECTION);
         rp_fields_remove(all, RP_FIELD_UPGRADE);
         if (rp_fields_find(all, "Sec-WebSocket-Accept")) {
@@ -156,7 +160,7 @@ static rp_head_verdict client_head(void *client, const rp_response *response,
     /* Whether a body follows shows in finish(): where none comes, an empty DATA frame ends the
      * stream, unless it is known here. */
     if (!stream->open
-        || !rp_h2_submit_head(stream, q->response.status, all,
+        || !rp_h2_submit_head(stream, switches ? 200 : response->status, all,  /* RFC 8441 */
                               switches || (response->framing != RP_BODY_NONE
                                            && response->content_length != 0))) {
         return RP_HEAD_FAILED;

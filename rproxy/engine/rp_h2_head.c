@@ -211,10 +211,12 @@ int rp_h2_take_head(rp_h2_stream *stream)
     else if (strcmp(request->method, "TRACE") == 0) {
         return HTTP_METHOD_NOT_ALLOWED;
     }
-    if (!rp_engine_choose_host(q, &misdirected)) {
+    found = rp_engine_choose_host(q, &misdirected);
+    /* The connection's own goes with the next stream that asks for another host. */
+    q->hostname = q->hostname ? apr_pstrdup(q->pool, q->hostname) : NULL;
+    if (!found) {
         return misdirected ? HTTP_MISDIRECTED_REQUEST : HTTP_BAD_REQUEST;
     }
-    q->hostname = q->hostname ? apr_pstrdup(q->pool, q->hostname) : NULL;
     if (q->host->no_http2) {
         return HTTP_MISDIRECTED_REQUEST;
     }

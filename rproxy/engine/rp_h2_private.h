@@ -37,10 +37,12 @@ typedef struct rp_h2_session {
     char *out;                          /* frames not written yet, a loop's buffer; NULL: none */
     unsigned int out_start, out_end;
     apr_time_t idle_since;              /* no stream; also when it began */
+    apr_time_t progress_at;             /* the client took something; only while it is blocked */
     apr_time_t goaway_at;               /* when the final GOAWAY is due; 0: not draining, or sent */
     apr_time_t refilled_at;             /* the budgets */
     int budget[RP_H2_NUISANCES];
     unsigned int blocked:1;             /* the client doesn't take what is in out */
+    unsigned int lost:1;                /* the client is gone, some exchange goes on */
     unsigned int ending:1;              /* no more streams: close when all is sent */
     unsigned int any_stream:1;          /* there was one */
 } rp_h2_session;

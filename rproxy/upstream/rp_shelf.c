@@ -12,6 +12,8 @@
 
 #include "rproxy/upstream/rp_upstream_private.h"
 
+#define SURPLUS_KEPT apr_time_from_sec(1)   /* idle ones over the limit */
+
 struct rp_bin {
     APR_RING_ENTRY(rp_bin) link;        /* of the shelf's */
     rp_shelf *shelf;
@@ -139,22 +141,12 @@ rp_bin *rp_bin_use(rp_shelf *shelf, rp_endpoint *endpoint)
     return bin;
 }
 
-static void retire_surplus(rp_bin *bin)
-{
-    while (bin->idle_count > bin->endpoint->keepalive.max) {
-        retire(bin, APR_RING_LAST(APR_RING_EMPTY(&bin->idle, rp_conn, link) ? &bin->fresh
-                                                                            : &bin->idle));
-    }
-}
-
-/* What was given back before this round has been looked at: the loop would have told. It counts as
- * idle only now: requests of the same round may have taken it. */
+/* What was given back before this round has been looked at: the loop would have told. */
 static void settle(rp_bin *bin)
 {
     if (bin->round != bin->shelf->round) {
         bin->round = bin->shelf->round;
         APR_RING_PREPEND(&bin->idle, &bin->fresh, rp_conn, link);
-        retire_surplus(bin);
     }
 }
 
@@ -240,12 +232,26 @@ static void retire_over(rp_bin *bin, struct rp_conn_ring *ring, int all, apr_tim
     }
 }
 
+/* Those over the limit that nobody has needed for a while: where many requests run at once, many
+ * connections are idle for a moment. */
+static void retire_surplus(rp_bin *bin, apr_time_t now)
+{
+    while (bin->idle_count > bin->endpoint->keepalive.max) {
+        rp_conn *oldest = APR_RING_LAST(APR_RING_EMPTY(&bin->idle, rp_conn, link) ? &bin->fresh
+                                                                                : &bin->idle);
+        if (now - oldest->idle_since < SURPLUS_KEPT) {
+            return;
+        }
+        retire(bin, oldest);
+    }
+}
+
 static void maintain_bin(rp_bin *bin, apr_time_t now)
 {
     int dropped = is_dropped(bin->endpoint);
     retire_over(bin, &bin->idle, dropped, now);
     retire_over(bin, &bin->fresh, dropped, now);
-    retire_surplus(bin);
+    retire_surplus(bin, now);
     if (dropped && !bin->in_use) {
         bin_free(bin);
     }
