@@ -2,9 +2,10 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 
-/* What idle and ws_idle share: thousands of connections that are opened, have a first exchange
- * each, stay idle until a line comes on stdin, and have a second exchange each. The program brings
- * the exchanges; what it knows of a member is found by the member's place in the array.
+/* What idle, idle_http2 and ws_idle share: thousands of connections that are opened, have a first
+ * exchange each, stay idle until a line comes on stdin, and have a second exchange each. The
+ * program brings the exchanges; what it knows of a member is found by the member's place in the
+ * array.
  */
 #ifndef BENCH_CROWD_H
 #define BENCH_CROWD_H
@@ -12,6 +13,8 @@
 #include "net.h"
 
 #include <stdbool.h>
+
+#define PER_ADDRESS 4096    /* connections from one address */
 
 typedef enum { NEW, CONNECTING, FIRST, IDLE, SECOND, DONE, DEAD, STATES } state_t;
 
@@ -47,6 +50,14 @@ static inline void crowd_enter(crowd_t *crowd, member_t *m, state_t state)
     crowd->in[state]++;
     crowd->opened += state == IDLE;
     m->state = state;
+}
+
+/* Where a member connects from: 127.1.0.0/16 and 127.2.0.0/16 in turn. */
+static inline in_addr_t crowd_address(const crowd_t *crowd, const member_t *m)
+{
+    const size_t i = (size_t)(m - crowd->members);
+
+    return (in_addr_t)((i % 2 ? 0x7f020001 : 0x7f010001) + i / 2 / PER_ADDRESS);
 }
 
 static inline void crowd_dead(crowd_t *crowd, member_t *m)

@@ -12,7 +12,6 @@
 #include "crowd.h"
 
 #define HEAD_MAX 1024       /* a response: its body is short */
-#define PER_ADDRESS 4096    /* connections from one address */
 
 static void ask(member_t *m);
 static void readable(member_t *m);
@@ -27,17 +26,9 @@ static int port;
 static char request[1024];
 static size_t request_len, alive;
 
-/* 127.1.0.0/16 and 127.2.0.0/16 in turn. */
-static in_addr_t address_of(const member_t *m)
-{
-    const size_t i = (size_t)(m - crowd.members);
-
-    return (in_addr_t)((i % 2 ? 0x7f020001 : 0x7f010001) + i / 2 / PER_ADDRESS);
-}
-
 static void open_connection(member_t *m)
 {
-    crowd_open(&crowd, m, connect_start_from(address_of(m), port));
+    crowd_open(&crowd, m, connect_start_from(crowd_address(&crowd, m), port));
 }
 
 static void ask(member_t *m)

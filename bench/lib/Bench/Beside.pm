@@ -16,9 +16,9 @@ our @columns = (['completed', 'answered', 0], ['p50_ms', 'p50 ms', 2], ['p99_ms'
 my $slow_path = '/delay/2000';    # the backend answers after 2 s, whatever follows
 my $slow_requests = 64;
 
-# Where the slow requests sleep. Parked: our handler, which gives its thread back; handler: a foreign
-# one that keeps it. First: the slow request is the connection's first one, so that the engine never
-# had it before.
+# Where the slow requests sleep. Parked: our handler, which gives its thread back; handler: a
+# foreign one that keeps it. First: the slow request is the connection's first one, so that the
+# engine never had it before.
 my @workloads = (
     { name => 'alone', path => '/none', slow => 0, first => 0 },
     { name => '64 parked', path => "$slow_path/parked", slow => $slow_requests, first => 0 },

@@ -1,7 +1,8 @@
 # Copyright 2026 The mod_rproxy authors
 # SPDX-License-Identifier: Apache-2.0
 
-# The programs that hold a crowd of idle connections: idle and ws_idle.
+# The programs that hold a crowd of idle connections: idle, idle_http2 and
+# ws_idle.
 package Bench::Crowd;
 use strict;
 use warnings;

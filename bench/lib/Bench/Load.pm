@@ -28,7 +28,21 @@ sub load_command {
     return ("$setup->{bin}/load", @args{qw(port path connections requests limit)});
 }
 
-# Runs a command that prints a JSON line, the last of its output; returns it decoded. Calls
+# h2load, with HTTP/2 over TLS only: %args are port, path, connections, streams (on each), and
+# either seconds, only to warm up, as h2load is silent about connections that fail then; or requests
+# (of all together), with a limit (seconds) where they need not all be answered. One cipher: left to
+# themselves some servers choose a dearer one than others.
+sub h2load_command {
+    my (%args) = @_;
+    my @extent = $args{seconds} ? ('-D', $args{seconds})
+               : ('-n', $args{requests}, $args{limit} ? ('-T', $args{limit}) : ('-N', 30));
+    return (Bench::Programs::need('h2load'), '-t', 1, '-c', $args{connections},
+            '-m', $args{streams}, @extent, '--npn-list=h2',
+            '--tls13-ciphers=TLS_AES_128_GCM_SHA256',
+            "https://127.0.0.1:$args{port}$args{path}");
+}
+
+# Runs a command whose output ends with a JSON line, or h2load; returns what it has measured. Calls
 # $while every $interval seconds meanwhile.
 sub run {
     my ($command, $interval, $while) = @_;
@@ -46,8 +60,31 @@ sub run {
         }
     }
     close $out or die "bench: @$command has failed: $text\n";
-    my ($json) = $text =~ /^(\{.*\})\s*\z/m or die "bench: @$command printed no result: $text\n";
-    return decode_json($json);
+    return decode_json($1) if $text =~ /^(\{.*\})\s*\z/m;
+    return h2load_result($text, $command) // die "bench: @$command printed no result: $text\n";
+}
+
+my %unit_seconds = (us => 1e-6, ms => 1e-3, s => 1, m => 60, h => 3600);
+
+# What h2load has printed, like a result of the others; undef where it is something else. What has
+# not been answered at the time limit, or has not even been sent then, is unfinished.
+sub h2load_result {
+    my ($text, $command) = @_;
+    my ($time, $unit, $rps) = $text =~ m{^finished in ([\d.]+)([a-z]+), ([\d.]+) req/s}m or return;
+    my ($requests) = $text =~ /^requests: (.*)/m or return;
+    my %count = reverse $requests =~ /(\d+) ([a-z]+)/g;
+    my ($bytes) = $text =~ /^traffic: .*\((\d+)\) data/m or return;
+    my ($mean, $mean_unit) = $text =~ /^time for request:(?:\s+[\d.]+[a-z]+){2}\s+([\d.]+)([a-z]+)/m
+        or return;
+    # The failed ones include the errored ones, those with all that a broken connection had to do.
+    my $limit_came = $count{timeout} && grep { $_ eq '-T' } @$command;
+    return {
+        completed => 0 + $count{succeeded}, unfinished => $limit_came ? 0 + $count{errored} : 0,
+        bytes => 0 + $bytes, rps => 0 + $rps, seconds => $time * $unit_seconds{$unit},
+        mean_ms => $mean * $unit_seconds{$mean_unit} * 1e3,
+        errors => { status => $count{failed} - $count{errored},
+                    broken => $limit_came ? 0 : 0 + $count{errored} },
+    };
 }
 
 # Runs a load against a peer: its figures, and the peer's CPU and memory under it.
@@ -75,7 +112,7 @@ sub measure {
     $result->{cpu_us} = $requests > 0 ? $cpu * 1e6 / $requests : undef;
     $result->{error_count} = error_count($result);
     $result->{"${_}_kib"} = $memory{$_} for keys %memory;
-    delete @$result{qw(p50_ms p99_ms)} if $result->{completed} == 0;
+    delete @$result{qw(p50_ms p99_ms mean_ms)} if $result->{completed} == 0;
     return $result;
 }
 

@@ -11,7 +11,8 @@
 #   backend      the port of the backend
 #   cert, key    PEM files; both: one file with the two
 #   profile      a hash: threads (undef: one child with 100 at first; else so many in one child),
-#                connections (the most that will be open), websockets (true: tunnels are used),
+#                connections (the most that will be open, or streams of HTTP/2),
+#                http2 (true: the TLS port speaks it), websockets (true: tunnels are used),
 #                idle_seconds (how long a connection may be idle, where 30 is not enough),
 #                pipeline (a path: PATH/parked and PATH/handler are not the engine's),
 #                path (what plain httpd has a file for)
@@ -19,19 +20,23 @@ package Bench::Peers;
 use strict;
 use warnings;
 use File::Path qw(remove_tree);
+use Bench::Peer::H2O;
 use Bench::Peer::HAProxy;
 use Bench::Peer::Httpd;
 use Bench::Peer::Nginx;
 use Bench::Process;
 
-# The first one is compared with each of the others. Plain httpd, which proxies nothing, is only
-# there to be told apart from what we add to it.
+# The first one is compared with each of the others.
 our @all = qw(engine pipeline mod_proxy nginx haproxy);
 
+# Those that speak HTTP/2.
+our @http2 = qw(engine mod_http2 nginx haproxy h2o);
+
 my %peer = (
-    (map { $_ => Bench::Peer::Httpd->new($_) } qw(engine pipeline mod_proxy httpd)),
+    (map { $_ => Bench::Peer::Httpd->new($_) } qw(engine pipeline mod_proxy mod_http2 httpd)),
     nginx   => 'Bench::Peer::Nginx',
     haproxy => 'Bench::Peer::HAProxy',
+    h2o     => 'Bench::Peer::H2O',
 );
 
 # Those of the wanted peers that can take part, in the given order; says why one cannot.
@@ -39,7 +44,7 @@ sub available {
     my @wanted = @_;
     my @found;
     for my $name (@wanted) {
-        my $class = $peer{$name} // die "bench: no such peer: $name (there are: @all httpd)\n";
+        my $class = $peer{$name} // die "bench: no such peer: $name\n";
         my $why = $class->missing;
         if ($why) {
             print STDERR "bench: without $name: $why\n";

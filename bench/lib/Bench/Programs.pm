@@ -8,7 +8,7 @@ use warnings;
 
 # Our own: name => libraries.
 my %own = (slow_backend => ['-lm'], load => [], ws_idle => [], body_client => [], idle => [],
-           beside => [], soak_backend => ['-pthread'],
+           beside => [], idle_http2 => ['-lssl', '-lcrypto'], soak_backend => ['-pthread'],
            soak_client => ['-pthread', '-lssl', '-lcrypto']);
 
 # The path of an installed program, the first of its names that is found; undef: not installed.
@@ -32,11 +32,11 @@ sub need {
         // die "bench: $names[0] is not installed; `build-aux/install-deps bench` installs it\n";
 }
 
-# Compiles our programs (the named ones, or all that bench/run uses) from $source into $bin.
+# Compiles our programs (the named ones, or all that need no library) from $source into $bin.
 sub compile {
     my ($source, $bin, @names) = @_;
     my $cc = $ENV{CC} // need('cc', 'gcc', 'clang');
-    for my $name (@names ? @names : sort grep { !/^soak/ } keys %own) {
+    for my $name (@names ? @names : sort grep { !/^soak|http2$/ } keys %own) {
         system(split(' ', $cc), qw(-std=c11 -O2 -Wall), '-o', "$bin/$name", "$source/$name.c",
                @{$own{$name}}) == 0
             or die "bench: cannot compile $name.c\n";

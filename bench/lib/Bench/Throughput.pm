@@ -17,9 +17,10 @@ our @columns = (['rps', 'req/s', 0], ['cpu_us', 'CPU us/req', 1], ['p50_ms', 'p5
 my $large = 1 << 20;    # from here on requests are counted by bytes
 
 # A workload: name; load, warm_up, first_warm_up => sub ($setup, $peer) giving the command of the
-# measured load, of the one before it and of the one after a start; path and size of an answer;
-# backend; profile of the peers; fresh: a new instance for each measurement, as what one leaves
-# behind (requests still running) would spoil the next.
+# measured load (which also gets what the one before it has measured), of the one before it and of
+# the one after a start; path and size of an answer; backend; profile of the peers; fresh: a new
+# instance for each measurement, as what one leaves behind (requests still running) would spoil the
+# next.
 sub sizes {
     my ($options) = @_;
     my @workloads;
@@ -79,7 +80,7 @@ sub wrk {
 
 sub warm_up {
     my ($setup, $peer, $load) = @_;
-    Bench::Load::run([$load->($setup, $peer)], 60, sub {}) if $load;
+    return $load ? Bench::Load::run([$load->($setup, $peer)], 60, sub {}) : undef;
 }
 
 sub unit {
@@ -105,9 +106,9 @@ sub run {
         push @results, Bench::Rounds::run($options, $workload->{name}, sub {
             my ($name) = @_;
             my $peer = $kept{$name} // $start->($name);
-            warm_up($setup, $peer, $workload->{warm_up});
-            my $figures = Bench::Load::measure($peer, [$workload->{load}->($setup, $peer)],
-                                               $bytes);
+            my $warmed = warm_up($setup, $peer, $workload->{warm_up});
+            my @command = $workload->{load}->($setup, $peer, $warmed);
+            my $figures = Bench::Load::measure($peer, \@command, $bytes);
             $workload->{fresh} ? Bench::Peers::stop($peer) : ($kept{$name} = $peer);
             return $figures;
         });

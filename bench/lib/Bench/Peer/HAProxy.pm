@@ -1,9 +1,10 @@
 # Copyright 2026 The mod_rproxy authors
 # SPDX-License-Identifier: Apache-2.0
 
-# HAProxy. It has no access log here: it cannot write one to a file by itself. By default it closes
-# idle connections to the backend once a quarter of its descriptors are in use; it may use them all.
-# It wants two descriptors for each connection, and starts without them only if told so.
+# HAProxy. It has no access log here, as it cannot write one to a file by itself; only for HTTP/2 it
+# writes one, line by line, to its standard output, which is a file. By default it closes idle
+# connections to the backend once a quarter of its descriptors are in use; it may use them all. It
+# wants two descriptors for each connection, and starts without them only if told so.
 package Bench::Peer::HAProxy;
 use strict;
 use warnings;
@@ -20,6 +21,9 @@ sub start {
     my ($class, %args) = @_;
     my $dir = $args{dir};
     my $connections = $args{profile}{connections} + 1000;
+    my $http2 = $args{profile}{http2};
+    my $protocols = $http2 ? 'h2,http/1.1' : 'http/1.1';
+    my $log = $http2 ? "log stdout format raw local0\n    option httplog" : '';
     open(my $conf, '>', "$dir/haproxy.cfg") or die "bench: $dir/haproxy.cfg: $!\n";
     print $conf <<"EOT";
 global
@@ -30,6 +34,7 @@ global
     tune.pool-high-fd-ratio 95
 defaults
     mode http
+    $log
     maxconn $connections
     backlog 4096
     http-reuse always
@@ -39,7 +44,7 @@ defaults
     timeout tunnel 1h
 frontend client
     bind 127.0.0.1:$args{port}
-    bind 127.0.0.1:$args{tls} ssl crt $args{both} ssl-min-ver TLSv1.3 alpn http/1.1
+    bind 127.0.0.1:$args{tls} ssl crt $args{both} ssl-min-ver TLSv1.3 alpn $protocols
     default_backend backend
 backend backend
     server one 127.0.0.1:$args{backend}

@@ -1,8 +1,8 @@
 # Copyright 2026 The mod_rproxy authors
 # SPDX-License-Identifier: Apache-2.0
 
-# Apache httpd on the event MPM, with one of our lanes, with mod_proxy, or plain with a file of its
-# own: otherwise the same server.
+# Apache httpd on the event MPM, with one of our lanes, with mod_proxy (and mod_http2), or plain
+# with a file of its own: otherwise the same server.
 package Bench::Peer::Httpd;
 use strict;
 use warnings;
@@ -17,11 +17,13 @@ my @modules = qw(mpm_event unixd authz_core log_config ssl);
 my @proxy_modules = qw(proxy proxy_http);
 
 # What a peer's name means: RProxyEngine on or off, or the modules that it has instead of ours.
-# With "on" httpd does not start unless every route is the engine's.
+# With "on" httpd does not start unless every route is the engine's, and HTTP/2 is the engine's too:
+# there is no mod_http2 beside it.
 my %kind = (
     engine    => { engine => 'on' },
     pipeline  => { engine => 'off' },
     mod_proxy => { modules => \@proxy_modules },
+    mod_http2 => { modules => [@proxy_modules, 'http2'] },
     httpd     => {},
 );
 
@@ -114,7 +116,7 @@ EOT
         return $rules;
     }
     return "ProxyPass / $target/" . ($args{profile}{websockets} ? ' upgrade=websocket' : '') . "\n"
-        if $self->{name} eq 'mod_proxy';
+        if $kind{$self->{name}}{modules};
     my $file = "$args{dir}/htdocs$args{profile}{path}";
     make_path(dirname($file));
     open(my $out, '>', $file) or die "bench: $file: $!\n";
@@ -132,6 +134,7 @@ sub start {
                    @{$kind->{modules} // []});
     my $settings = mpm($profile);
     $settings .= "RProxyEngine $kind->{engine}\n" if $kind->{engine};
+    $settings .= "Protocols h2 http/1.1\n" if $profile->{http2};
     $settings .= <<"EOT";
 ListenBacklog 4096
 Timeout 3600

@@ -23,6 +23,7 @@ sub start {
     my $upgrade = $args{profile}{websockets}
         ? 'proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrade;'
         : 'proxy_set_header Connection "";';
+    my $protocols = $args{profile}{http2} ? 'ssl http2' : 'ssl';
     mkdir "$dir/tmp";
     open(my $conf, '>', "$dir/nginx.conf") or die "bench: $dir/nginx.conf: $!\n";
     print $conf <<"EOT";
@@ -49,7 +50,7 @@ http {
     }
     server {
         listen 127.0.0.1:$args{port} backlog=4096;
-        listen 127.0.0.1:$args{tls} ssl backlog=4096;
+        listen 127.0.0.1:$args{tls} $protocols backlog=4096;
         ssl_certificate $args{cert};
         ssl_certificate_key $args{key};
         ssl_protocols TLSv1.3;
