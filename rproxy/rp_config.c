@@ -5,6 +5,7 @@
 /* Configuration objects: made, merged, and read by the lanes. */
 #include <stddef.h>
 #include <string.h>
+#include <strings.h>
 #include <apr_strings.h>
 
 #include "rproxy/rp_config_private.h"
@@ -198,6 +199,17 @@ void *rp_config_merge_server(apr_pool_t *pool, void *base_config, void *add_conf
 /* ---- for the lanes --------------------------------------------------------------------------- */
 
 const rp_retry rp_retry_default = { .tries = 2, .on = RP_RETRY_ERROR };
+
+int rp_error_override_keeps(const rp_field *field)
+{
+    static const char *const kept[] = { "WWW-Authenticate", "Retry-After", "Set-Cookie", "Allow" };
+
+    for (apr_size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++) {
+        if (!strcasecmp(field->name, kept[i]))
+            return 1;
+    }
+    return 0;
+}
 
 int rp_config_trusts(const rp_server_config *server, apr_sockaddr_t *address)
 {

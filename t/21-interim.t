@@ -123,7 +123,7 @@ behaviour '100 that a client did not ask for does not reach it', sub {
     is(scalar $up->connections, 1, 'the upstream connection is kept');
 };
 
-behaviour 'an HTTP/1.0 client gets no interim response', except => ['h2'], sub {
+behaviour 'an HTTP/1.0 client gets no interim response', except => ['h2', 'engine-h2'], sub {
     my ($t) = @_;
     my $up = $t->upstream(sub {
         my ($conn) = @_;
@@ -156,7 +156,7 @@ behaviour '103 and other interim responses are relayed at once', sub {
         }
     });
     $t->config('RProxyPass / ' . $up->url . '/');
-    $t->config('H2EarlyHints on') if $t->is_h2;
+    $t->config('H2EarlyHints on') if $t->has_mod_http2;
     $t->start;
     my $client = $t->client;
     for my $target ('/1', '/2') {

@@ -68,8 +68,8 @@ behaviour 'a dead reused connection is replaced once, where that is safe', sub {
 behaviour 'a POST on a dead reused connection is not sent again unless asked for', sub {
     my ($t) = @_;
     my $up = forgetful_upstream($t);
-    $t->config('RProxyPass /all/ ' . $up->url . '/', 'RProxyPass / ' . $up->url . '/',
-        '<Location /all/>', 'RProxyRetry methods=all', '</Location>');
+    $t->config('RProxyPass /all ' . $up->url, 'RProxyPass / ' . $up->url . '/',
+        '<Location /all>', 'RProxyRetry methods=all', '</Location>');
     $t->start;
     my $client = $t->client;
     for my $target ('/dead', '/reset') {
@@ -125,9 +125,9 @@ behaviour 'tries= counts attempts, and the client always gets an answer', sub {
         return $conn->reset if $what eq 'reset';
         $conn->respond(200, [Connection => 'close'], 'fine');
     });
-    $t->config('RProxyPass /one/ ' . $up->url . '/', 'RProxyPass /five/ ' . $up->url . '/',
-        'RProxyPass / ' . $up->url . '/', '<Location /one/>', 'RProxyRetry tries=1', '</Location>',
-        '<Location /five/>', 'RProxyRetry tries=5', '</Location>');
+    $t->config('RProxyPass /one ' . $up->url, 'RProxyPass /five ' . $up->url,
+        'RProxyPass / ' . $up->url . '/', '<Location /one>', 'RProxyRetry tries=1', '</Location>',
+        '<Location /five>', 'RProxyRetry tries=5', '</Location>');
     $t->start;
     my $client = $t->client;
     my $seen = 0;
@@ -228,8 +228,8 @@ behaviour 'a slow first byte is tried again with on=timeout only', sub {
         }
         $conn->respond(200, [Connection => 'close'], $request->body);
     });
-    $t->config('RProxyPass /off/ ' . $up->url . '/', 'RProxyPass / ' . $up->url . '/',
-        'RProxyTimeout first-byte=1s', 'RProxyRetry on=timeout', '<Location /off/>',
+    $t->config('RProxyPass /off ' . $up->url, 'RProxyPass / ' . $up->url . '/',
+        'RProxyTimeout first-byte=1s', 'RProxyRetry on=timeout', '<Location /off>',
         'RProxyRetry on=error', '</Location>');
     $t->start;
     my $client = $t->client;

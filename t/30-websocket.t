@@ -142,7 +142,7 @@ behaviour 'large messages travel both ways at once', sub {
     $_->close for @tunnels;
 };
 
-# Not over HTTP/2: a stream that cannot write waits in mod_http2.
+# Not with mod_http2: a stream that cannot write waits in it.
 behaviour 'a side that does not read holds up its own direction only', except => ['h2'], sub {
     my ($t) = @_;
     my $piece = content(MIB);
@@ -213,7 +213,7 @@ behaviour 'the upstream ends its direction, the client goes on', sub {
     is($tunnel->read_rest, 'that is all', 'what was sent before the end');
     is($tunnel->ended, 'eof', 'a clean end');
     if ($t->is_h2) {
-        # For mod_http2 a stream is over with its response.
+        # For mod_http2 and nghttp2 a stream is over with its response.
         $tunnel->close;
         wait_until('the end at the upstream', undef, sub { return ($up->connections)[0]{closed} });
         $up->expect_errors;
@@ -227,7 +227,8 @@ behaviour 'the upstream ends its direction, the client goes on', sub {
     pass('the upstream gets everything up to the clean end');
 };
 
-behaviour 'a tunnel to an upstream over TLS', lanes => ['event', 'prefork', 'h2', 'engine'], sub {
+behaviour 'a tunnel to an upstream over TLS',
+    lanes => ['event', 'prefork', 'h2', 'engine', 'engine-h2'], sub {
     my ($t) = @_;
     my $up = proxied($t, ['RProxyTLS ca=' . $t->certs->ca_file], tls => 1, sub {
         my ($conn) = @_;
@@ -307,7 +308,7 @@ behaviour 'RProxyTimeout tunnel= ends a tunnel in which nothing moves', sub {
 };
 
 behaviour 'traffic in either direction keeps it open',
-    lanes => ['event', 'worker', 'h2', 'engine'], sub {
+    lanes => ['event', 'worker', 'h2', 'engine', 'engine-h2'], sub {
     my ($t) = @_;
     my $up = proxied($t, ['RProxyTimeout tunnel=2s idle=1s first-byte=1s total=1s'], sub {
         my ($conn) = @_;
@@ -330,7 +331,8 @@ behaviour 'traffic in either direction keeps it open',
 
 behaviour 'an answer other than 101 is no tunnel (CVE-2019-17567)', sub {
     my ($t) = @_;
-    my $up = proxied($t, ['<Location /secret>', 'Require all denied', '</Location>'], sub {
+    my @secret = ('<Location /secret>', 'Require all denied', '</Location>');
+    my $up = proxied($t, $t->is_h2 ? [] : \@secret, sub {
         my ($conn) = @_;
         while (my $request = $conn->read_request) {
             my ($status) = $request->target =~ m{^/(\d+)};
@@ -342,7 +344,7 @@ behaviour 'an answer other than 101 is no tunnel (CVE-2019-17567)', sub {
     for my $status (200, 204, 302, 401, 404, 426, 502) {
         my $tunnel = RProxy::Tunnel->ask($t, "/$status");
         my $response = $tunnel->response;
-        # To an HTTP/2 client, success would mean a tunnel: mod_http2 makes a 502 of it.
+        # To an HTTP/2 client, success would mean a tunnel: it becomes a 502.
         my $expected = $t->is_h2 && $status < 300 ? 502 : $status;
         is($response->status, $expected, "$status: is not taken for success");
         ok($response->complete, 'complete');
@@ -359,7 +361,8 @@ behaviour 'an answer other than 101 is no tunnel (CVE-2019-17567)', sub {
         if !$t->is_h2 && $t->mpm ne 'prefork';
 };
 
-behaviour 'a request right behind a refused upgrade is a request', except => ['h2'], sub {
+behaviour 'a request right behind a refused upgrade is a request',
+    except => ['h2', 'engine-h2'], sub {
     my ($t) = @_;
     my $up = proxied($t, ['<Location /secret>', 'Require all denied', '</Location>']);
     $up->reply_with(200, ['X-A' => 1], 'no');
@@ -403,7 +406,7 @@ behaviour 'a 101 that does not fit is a 502', sub {
     });
 };
 
-behaviour 'RProxyUpgrade decides which upgrades are sent on', except => ['h2'], sub {
+behaviour 'RProxyUpgrade decides which upgrades are sent on', except => ['h2', 'engine-h2'], sub {
     my ($t) = @_;
     my $up = proxied($t, [
             '<Location /off>', 'RProxyUpgrade off', '</Location>',
@@ -451,7 +454,8 @@ behaviour 'RProxyUpgrade decides which upgrades are sent on', except => ['h2'], 
     }
 };
 
-behaviour 'an upgrade needs HTTP/1.1, Connection: Upgrade and no body', except => ['h2'], sub {
+behaviour 'an upgrade needs HTTP/1.1, Connection: Upgrade and no body',
+    except => ['h2', 'engine-h2'], sub {
     my ($t) = @_;
     my $up = proxied($t, ['RProxyUpgrade any']);
     my $rest = 'Host: ' . $t->host . "\r\nUpgrade: my-protocol\r\n";
@@ -487,7 +491,8 @@ behaviour 'a tunnel goes by filters and time limits of requests',
         is(($socket->read_frame)[0], RProxy::WebSocket::CLOSE, 'close');
     };
 
-behaviour 'extended CONNECT is refused where it is off or malformed', lanes => ['h2'], sub {
+behaviour 'extended CONNECT is refused where it is off or malformed',
+    lanes => ['h2', 'engine-h2'], sub {
     my ($t) = @_;
     my $up = proxied($t);
     my $client = $t->h2_client;
@@ -517,7 +522,8 @@ behaviour 'extended CONNECT is refused where it is off or malformed', lanes => [
     is($client->get('/')->status, 200, 'others are served');
 };
 
-behaviour 'several WebSockets and requests share an HTTP/2 connection', lanes => ['h2'], sub {
+behaviour 'several WebSockets and requests share an HTTP/2 connection',
+    lanes => ['h2', 'engine-h2'], sub {
     my ($t) = @_;
     my $up = proxied($t, [], sub {
         my ($conn) = @_;

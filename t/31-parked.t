@@ -15,17 +15,22 @@ use Time::HiRes ();
 
 use constant { MIB => 1_048_576, THREADS => 4 };
 
-my @PARKING = (lanes => ['event', 'tls', 'engine', 'engine-tls']);
+my @HTTP1 = (lanes => ['event', 'tls', 'engine', 'engine-tls']);
+my @PARKING = (lanes => [@{ $HTTP1[1] }, 'engine-h2']);
 my $PIECE = substr join('', map { sprintf "%07x\n", $_ } 0 .. MIB / 8), 0, MIB;
 
-# One child with four threads, in front of one upstream, and server-status beside it.
+# One child with four threads, in front of one upstream (UP in the lines), and server-status.
 sub few_threads {
     my ($t, $lines, @upstream) = @_;
     my $up = $t->upstream(@upstream);
+    my $url = $up->url;
     $t->mpm_config(ThreadsPerChild => THREADS, MaxRequestWorkers => THREADS);
     $t->extra_modules('status');
-    $t->config('RProxyPass /server-status !', 'RProxyPass / ' . $up->url . '/',
-        '<Location /server-status>', 'SetHandler server-status', '</Location>', @{ $lines // [] });
+    $t->config("RProxyPass / $url/", map { s/\bUP\b/$url/gr } @{ $lines // [] });
+    # On a port of its own: beside a guard the engine has no HTTP/2.
+    $t->{status_port} = $t->listen;
+    $t->vhost('status.test', ['<Location />', 'SetHandler server-status', '</Location>'],
+        port => $t->{status_port}, tls => 0);
     $t->start;
     return $up;
 }
@@ -46,7 +51,9 @@ sub held {
 # The numbers of server-status: that it answers shows that a thread is free.
 sub status_of {
     my ($t) = @_;
-    my $response = $t->get('/server-status?auto');
+    my $client = $t->raw_client(port => $t->{status_port}, tls => 0);
+    my $response = $client->get('/?auto');
+    $client->close;
     is($response->status, 200, 'server-status answers') if $response->status != 200;
     return { map { /^(\S+): (\S+)$/ ? ($1 => $2) : () } split /\n/, $response->body };
 }
@@ -149,11 +156,12 @@ behaviour 'uploads to an upstream that does not read hold no thread', @PARKING, 
         headers => ['Content-Length' => 16 * MIB] }) } 1 .. 6;
     my @sent;
     for my $number (0 .. 5) {
-        my $socket = $exchanges[$number]->client;
+        my $exchange = $exchanges[$number];
+        my $way = $t->is_h2 ? $exchange : $exchange->client;
         $sent[$number] = 0;
         do {
-            $sent[$number] += $socket->write_now(substr $PIECE, $sent[$number] % MIB);
-        } until $sent[$number] >= 16 * MIB || !can_write($socket);
+            $sent[$number] += $way->write_now(substr $PIECE, $sent[$number] % MIB);
+        } until $sent[$number] >= 16 * MIB || !can_write($t, $exchange);
         cmp_ok($sent[$number], '<', 16 * MIB, 'held up');
     }
     wait_parked($t, 6);
@@ -169,11 +177,15 @@ behaviour 'uploads to an upstream that does not read hold no thread', @PARKING, 
     }
 };
 
-# False if the stream cannot be written for a while.
+# False if nothing can be written for a while.
 sub can_write {
-    my ($stream) = @_;
+    my ($t, $exchange) = @_;
+    if ($t->is_h2) {
+        $exchange->client->quiet_for(0.3) if !$exchange->room;
+        return $exchange->room;
+    }
     my $bits = '';
-    vec($bits, $stream->socket->fileno, 1) = 1;
+    vec($bits, $exchange->client->socket->fileno, 1) = 1;
     return select undef, $bits, undef, 0.3;
 }
 
@@ -206,7 +218,7 @@ behaviour 'idle tunnels hold no thread and no CPU', @PARKING, sub {
     is(status_of($t)->{RProxyTunnels}, 0, 'none is left over');
 };
 
-behaviour 'what a client sends while its request is parked waits its turn', @PARKING, sub {
+behaviour 'what a client sends while its request is parked waits its turn', @HTTP1, sub {
     my ($t) = @_;
     my $up = few_threads($t, [], \&held);
     my $client = $t->raw_client;
@@ -234,7 +246,7 @@ behaviour 'parked and woken again and again, nothing gets lost', @PARKING, sub {
         reply => "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nreply");
     my (@clients, @wrong);
     for my $round (1 .. 15) {
-        my @exchanges = map { ($clients[$_] //= $t->raw_client)->begin('GET', "/$round") } 0 .. 23;
+        my @exchanges = map { ($clients[$_] //= $t->client)->begin('GET', "/$round") } 0 .. 23;
         for my $exchange (@exchanges) {
             my $response = $exchange->response;
             push @wrong, "round $round: " . ($response->error // $response->status)
@@ -246,7 +258,8 @@ behaviour 'parked and woken again and again, nothing gets lost', @PARKING, sub {
     is(status_of($t)->{RProxyRequests}, 360, 'each is sent once');
 };
 
-behaviour 'idle clients are kept while all threads are busy', @PARKING, sub {
+# Not over HTTP/2: what a filter sees is the pipeline's.
+behaviour 'idle clients are kept while all threads are busy', @HTTP1, sub {
     my ($t) = @_;
     $t->extra_modules('deflate', 'filter');
     my $up = few_threads($t, ['<Location /hold>', 'SetInputFilter DEFLATE', '</Location>'], sub {
@@ -285,15 +298,15 @@ behaviour 'idle clients are kept while all threads are busy', @PARKING, sub {
 behaviour 'KeepAliveTimeout ends idle clients, and nobody else', @PARKING, sub {
     my ($t) = @_;
     my $up = few_threads($t, ['KeepAliveTimeout 1'], \&held);
-    my $client = $t->raw_client;
+    my $client = $t->client;
     is($client->get('/quick')->status, 200, 'nothing is parked');
     ok($client->quiet_for(0.3), 'kept for a while');
     is($client->wait_closed, 'eof', 'and then closed');
 
-    my $parked = $t->raw_client;
+    my $parked = $t->client;
     my $exchange = $parked->begin('GET', '/parked');
     wait_parked($t, 1);
-    $client = $t->raw_client;
+    $client = $t->client;
     is($client->get('/quick')->status, 200, 'beside a parked one');
     ok($client->quiet_for(0.3), 'kept for a while');
     is($client->get('/quick')->status, 200, 'a request on it');
@@ -306,7 +319,7 @@ behaviour 'KeepAliveTimeout ends idle clients, and nobody else', @PARKING, sub {
     is($parked->wait_closed, 'eof', 'and closed as well');
 };
 
-behaviour 'MaxKeepAliveRequests holds for parked requests', @PARKING, sub {
+behaviour 'MaxKeepAliveRequests holds for parked requests', @HTTP1, sub {
     my ($t) = @_;
     my $up = few_threads($t, ['MaxKeepAliveRequests 3'], \&held);
     my $client = $t->raw_client;
@@ -345,7 +358,7 @@ behaviour 'parked requests of an upstream that dies are answered', @PARKING, sub
 behaviour 'each parked request keeps its own time limit', @PARKING, sub {
     my ($t) = @_;
     my %limit = (a => 0.3, b => 0.6, c => 0.9, d => 1.2);
-    my $up = few_threads($t, [map { ("<Location /$_>",
+    my $up = few_threads($t, [map { ("<Location /$_>", "RProxyPass UP/$_",
         'RProxyTimeout first-byte=' . $limit{$_} * 1_000 . 'ms', '</Location>') } sort keys %limit],
         \&held);
     my $begun = RProxy::Wait::now();

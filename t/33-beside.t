@@ -128,6 +128,7 @@ behaviour 'an input filter unpacks uploads', sub {
     is($exchange->response->body, 'some text', 'an upload in pieces');
 };
 
+# Where mod_http2 has the connection the time is its own.
 behaviour 'mod_reqtimeout ends uploads that stall', except => ['h2'], sub {
     my ($t) = @_;
     my $up = beside($t, ['RequestReadTimeout header=10 body=1'], sub {
@@ -142,7 +143,8 @@ behaviour 'mod_reqtimeout ends uploads that stall', except => ['h2'], sub {
     $up->wait_event('head');
     my $response = $exchange->response;
     is($response->status, 408, 'an answer that says so');
-    like($response->header('Connection'), qr/close/i, 'the connection is not kept');
+    like($response->header('Connection'), qr/close/i, 'the connection is not kept')
+        if !$t->is_h2;
     $up->wait_event('gone');
     like($t->wait_access_log(qr/POST/), qr/^408 /, 'logged');
 };
@@ -152,7 +154,7 @@ behaviour 'mod_reqtimeout leaves the time of the upstream alone', except => ['h2
     my $up = beside($t, ['RequestReadTimeout header=1 body=1'], \&held);
     my $exchange = $t->begin('POST', '/', { body => 'hello' });
     $up->wait_event('arrived');
-    ok($exchange->client->quiet_for(1.5), 'an upstream that takes longer than an upload may');
+    ok($exchange->quiet_for(1.5), 'an upstream that takes longer than an upload may');
     $up->signal('go');
     is($exchange->response->body, 'held: hello', 'is waited for');
 };
@@ -342,12 +344,12 @@ behaviour 'the access log is right for requests that waited', except => ['h2'], 
         my @fields = split / /, $t->wait_access_log(qr{ \Q$path\E$});
         return @fields;
     };
-    for my $close (0, 1) {
+    for my $close ($t->is_h2 ? 0 : (0, 1)) {
         my $path = "/wait/$close";
         my $exchange = $t->begin('POST', $path, { body => 'y' x 3_000,
             headers => $close ? [Connection => 'close'] : [] });
         $up->wait_event('arrived');
-        ok($exchange->client->quiet_for(0.4), 'it waits');
+        ok($exchange->quiet_for(0.4), 'it waits');
         $up->signal($path);
         my $response = $exchange->response;
         my ($status, $body, $out, $in, $time, $connection, $driver) = $fields->($path);

@@ -296,7 +296,8 @@ sub h2_raw {
     return $exchange->response;
 }
 
-behaviour 'HTTP/2 fields cannot break out of the request line or a field', lanes => ['h2'], sub {
+behaviour 'HTTP/2 fields cannot break out of the request line or a field',
+    lanes => ['h2', 'engine-h2'], sub {
     my ($t) = @_;
     my $up = started($t);
     my %good = (':method' => 'GET', ':scheme' => 'https', ':path' => '/', ':authority' => $t->host);
@@ -344,7 +345,7 @@ behaviour 'HTTP/2 fields cannot break out of the request line or a field', lanes
     is(scalar(grep { $_->target =~ /smuggled/ || $_->header('X-Evil') } $up->requests), 0);
 };
 
-behaviour 'HTTP/2: Host and :authority', lanes => ['h2'], sub {
+behaviour 'HTTP/2: Host and :authority', lanes => ['h2', 'engine-h2'], sub {
     my ($t) = @_;
     my $up = started($t);
     my @base = ([':method', 'GET'], [':scheme', 'https'], [':path', '/']);
@@ -362,7 +363,7 @@ behaviour 'HTTP/2: Host and :authority', lanes => ['h2'], sub {
     }
 };
 
-behaviour 'HTTP/2: a body and its length have to agree', lanes => ['h2'], sub {
+behaviour 'HTTP/2: a body and its length have to agree', lanes => ['h2', 'engine-h2'], sub {
     my ($t) = @_;
     my $up = started($t);
     my @base = ([':method', 'POST'], [':scheme', 'https'], [':path', '/'],

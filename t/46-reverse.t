@@ -24,6 +24,7 @@ sub mapped {
     });
     my $url = $up->url;
     $t->config(map { s/\bUP\b/$url/gr } @$lines);
+    $t->config($t->rule_for_the_rest) if !grep { m{^RProxyPass / } } @$lines;
     $t->start;
     my ($scheme, $host) = ($t->scheme, $t->host);
     my $client = $t->client;
@@ -129,7 +130,8 @@ behaviour 'regular expressions: addresses change, paths stay', sub {
     );
 };
 
-behaviour 'the client\'s port, and RProxyPreserveHost off', sub {
+# A guard: the engine has no HTTP/2.
+behaviour 'the client\'s port, and RProxyPreserveHost off', except => ['engine-h2'], sub {
     my ($t) = @_;
     my $up = $t->upstream;
     my $authority = '127.0.0.1:' . $up->port;
@@ -149,7 +151,9 @@ behaviour 'the client\'s port, and RProxyPreserveHost off', sub {
     }
 };
 
-behaviour 'RProxyReverse, RProxyCookieDomain and RProxyCookiePath add to that', sub {
+# A guard: the engine has no HTTP/2.
+behaviour 'RProxyReverse, RProxyCookieDomain and RProxyCookiePath add to that',
+    except => ['engine-h2'], sub {
     my ($t) = @_;
     mapped($t, [@app, 'RProxyReverse http://internal.test:8080/ /app/',
         'RProxyReverse /legacy /new',
@@ -174,7 +178,8 @@ behaviour 'RProxyReverse, RProxyCookieDomain and RProxyCookiePath add to that', 
     );
 };
 
-behaviour 'an upstream over TLS is https', lanes => ['event', 'tls', 'engine', 'engine-tls'], sub {
+behaviour 'an upstream over TLS is https',
+    lanes => ['event', 'tls', 'engine', 'engine-tls', 'engine-h2'], sub {
     my ($t) = @_;
     my $up = $t->upstream(tls => 1);
     mapped([$t, $up], ['RProxyPass /app UP/base', 'RProxyTLS ca=' . $t->certs->ca_file],

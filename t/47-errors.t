@@ -8,6 +8,9 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 use RProxy::Test;
 
+# The engine has no HTTP/2 where an ErrorDocument is in force.
+my @documents = (except => ['engine-h2']);
+
 # The upstream answers /N with status N and a page of its own.
 sub started {
     my ($t, @lines) = @_;
@@ -27,7 +30,7 @@ sub started {
     return $up;
 }
 
-behaviour 'RProxyErrorOverride off: pages are the upstream\'s', sub {
+behaviour 'RProxyErrorOverride off: pages are the upstream\'s', @documents, sub {
     my ($t) = @_;
     started($t);
     for my $status (400, 401, 404, 418, 500, 503) {
@@ -39,7 +42,7 @@ behaviour 'RProxyErrorOverride off: pages are the upstream\'s', sub {
     }
 };
 
-behaviour 'RProxyErrorOverride on: pages are ErrorDocument\'s', sub {
+behaviour 'RProxyErrorOverride on: pages are ErrorDocument\'s', @documents, sub {
     my ($t) = @_;
     my $up = started($t, 'RProxyErrorOverride on', '<Location /api>', 'RProxyErrorOverride off',
         '</Location>');
@@ -71,7 +74,7 @@ behaviour 'RProxyErrorOverride on: pages are ErrorDocument\'s', sub {
     is($t->get('/404')->body, 'our 404', 'the next one, too');
 };
 
-behaviour 'RProxyErrorOverride with codes', sub {
+behaviour 'RProxyErrorOverride with codes', @documents, sub {
     my ($t) = @_;
     started($t, 'RProxyErrorOverride 404 503');
     my %page = (400 => 'their page 400', 401 => 'their page 401', 404 => 'our 404',
@@ -83,7 +86,43 @@ behaviour 'RProxyErrorOverride with codes', sub {
     }
 };
 
-behaviour 'an overridden response whose body never ends', sub {
+behaviour 'RProxyErrorOverride without ErrorDocument: pages are those of the server', sub {
+    my ($t) = @_;
+    my $up = $t->upstream;
+    $up->on_request(sub {
+        my ($status) = $_[0]->target =~ /(\d+)/;
+        return [$status, ['Content-Type' => 'text/x-theirs', 'X-Theirs' => 1, ETag => '"theirs"',
+            'WWW-Authenticate' => 'Basic realm="r"', 'WWW-Authenticate' => 'Bearer',
+            'Retry-After' => '7', 'Set-Cookie' => 'a=1', 'Set-Cookie' => 'b=2'],
+            "their page $status"];
+    });
+    $t->config('RProxyPass / ' . $up->url . '/', 'RProxyErrorOverride 401 404 500');
+    $t->start;
+    for my $status (401, 404, 500) {
+        my $response = $t->get("/$status");
+        is($response->status, $status);
+        like($response->body, qr/<h1>/i, 'a page');
+        unlike($response->body, qr/their page/, 'not theirs');
+        is($response->header('X-Theirs'), undef, 'the fields of their page stay');
+        is($response->header('ETag'), undef);
+        like($response->header('Content-Type'), qr{^text/html}, 'its type');
+        is_deeply([$response->headers_all('WWW-Authenticate')], ['Basic realm="r"', 'Bearer'],
+            'what the client needs to go on is kept');
+        is($response->header('Retry-After'), 7);
+        is_deeply([$response->headers_all('Set-Cookie')], ['a=1', 'b=2']);
+        is($response->header('Proxy-Status'), undef, 'no error of the proxy');
+        ok($response->complete);
+        my $head = $t->request('HEAD', "/$status");
+        is($head->status, $status, 'HEAD');
+        is($head->body, '');
+        my $post = $t->request('POST', "/$status", { body => 'x' x 100_000 });
+        is($post->status, $status, 'POST');
+        like($post->body, qr/<h1>/i);
+    }
+    is($t->get('/503')->body, 'their page 503', 'others pass');
+};
+
+behaviour 'an overridden response whose body never ends', @documents, sub {
     my ($t) = @_;
     my $up = $t->upstream(sub {
         my ($conn) = @_;
@@ -141,7 +180,7 @@ behaviour 'every failure has its status, Proxy-Status, message and variables', s
     $t->access_format('%>s "%U" lane=%{rproxy-lane}e target=%{rproxy-target}e '
             . 'attempts=%{rproxy-attempts}e total=%{rproxy-total}e error=%{rproxy-error}e');
     $t->config((map { "RProxyPass /$_ $failures[$_][1]/" } 0 .. $#failures),
-        'RProxyTimeout first-byte=300ms');
+        'RProxyTimeout first-byte=300ms', $t->rule_for_the_rest);
     $t->start;
     for my $n (0 .. $#failures) {
         my ($what, $target, $status, $type, $reason, $id) = @{ $failures[$n] };
@@ -165,7 +204,7 @@ behaviour 'every failure has its status, Proxy-Status, message and variables', s
     is_deeply(\@without, [], 'every message has its id');
 };
 
-behaviour 'an ErrorDocument for the proxy\'s own errors', sub {
+behaviour 'an ErrorDocument for the proxy\'s own errors', @documents, sub {
     my ($t) = @_;
     my $refused = 'http://127.0.0.1:' . $t->refused_port . '/';
     $t->file('htdocs/sorry.html', 'sorry');
@@ -188,7 +227,7 @@ behaviour 'an upstream\'s Proxy-Status passes', sub {
 };
 
 # CVE-2019-10092.
-behaviour 'refusals escape what the client sent', except => ['h2'], sub {
+behaviour 'refusals escape what the client sent', except => ['h2', 'engine-h2'], sub {
     my ($t) = @_;
     my $refused = 'http://127.0.0.1:' . $t->refused_port . '/';
     $t->config("RProxyPass /app $refused", "RProxyPassMatch ^/re/(.*)\$ $refused\$1",

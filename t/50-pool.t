@@ -135,9 +135,10 @@ behaviour 'the limits of RProxyKeepAlive hold for each endpoint', sub {
             }
             $conn->notify('closed');
         });
-        $t->config("RProxyPass /$name/ " . $up{$name}->url . '/', "<Location /$name/>",
+        $t->config("RProxyPass /$name " . $up{$name}->url, "<Location /$name>",
             "RProxyKeepAlive $limits{$name}", '</Location>');
     }
+    $t->config($t->rule_for_the_rest);
     $t->server_config('MaxKeepAliveRequests 0');
     start($t);
     my $client = $t->client;
@@ -434,10 +435,10 @@ behaviour 'the settings of two routes to one backend both hold, whichever comes 
         }
     });
     my $url = $up->url;
-    $t->config("RProxyPass /hasty/ $url/", "RProxyPass /patient/ $url/", "RProxyPass /fresh/ $url/",
-        "RProxyPass /base $url/", '<Location /hasty/>', 'RProxyTimeout first-byte=500ms',
-        '</Location>', '<Location /patient/>', 'RProxyTimeout first-byte=30s', '</Location>',
-        '<Location /fresh/>', 'RProxyKeepAlive max=0', '</Location>');
+    $t->config("RProxyPass /hasty $url", "RProxyPass /patient $url", "RProxyPass /fresh $url",
+        "RProxyPass /base $url/", '<Location /hasty>', 'RProxyTimeout first-byte=500ms',
+        '</Location>', '<Location /patient>', 'RProxyTimeout first-byte=30s', '</Location>',
+        '<Location /fresh>', 'RProxyKeepAlive max=0', '</Location>', $t->rule_for_the_rest);
     start($t);
     my $client = $t->client;
     my ($base) = map { connection_of($t, $client, '/base') } 1 .. 2;
@@ -466,7 +467,8 @@ behaviour 'another host, scheme or port is another pool', sub {
     my $other = numbered($t);
     my $port = $up->port;
     $t->config('RProxyPass /ip/ ' . $up->url . '/', "RProxyPass /name/ http://localhost:$port/",
-        "RProxyPass /upper/ http://LOCALHOST:$port/x", 'RProxyPass /other/ ' . $other->url . '/');
+        "RProxyPass /upper/ http://LOCALHOST:$port/x", 'RProxyPass /other/ ' . $other->url . '/',
+        $t->rule_for_the_rest);
     start($t);
     my $client = $t->client;
     is(connection_of($t, $client, '/ip/'), 1, 'by address');

@@ -18,7 +18,8 @@ use constant MIB => 1_048_576;
 # Lines of a route with TLS settings of its own.
 sub route {
     my ($path, $url, @tls) = @_;
-    return ("RProxyPass $path $url/",
+    $path =~ s{.\K/$}{};
+    return ("RProxyPass $path $url",
         @tls ? ("<Location $path>", "RProxyTLS @tls", '</Location>') : ());
 }
 
@@ -79,6 +80,7 @@ behaviour 'an upstream is verified by default', sub {
             route("/off/$name/", $up{$name}->url, 'verify=off'));
     }
     $t->config(route('/system/', $up{good}->url));
+    $t->config($t->rule_for_the_rest);
     $t->start;
     is($t->get('/good/')->status, 200, 'a good one is used');
     for my $name (sort keys %bad) {
@@ -122,6 +124,7 @@ behaviour 'the name sent and verified is the target\'s or that of name=', sub {
         route('/ip-other/', $ip->url, $ca, 'name=127.0.0.8'),
         route('/unix/', $unix->url, $ca),
     );
+    $t->config($t->rule_for_the_rest);
     $t->start;
     my $client = $t->client;
     for my $case (['named', 'backend.test'], ['upper', 'backend.test'], ['dot', 'backend.test'],
@@ -159,6 +162,7 @@ behaviour 'a client certificate is shown where one is set, and only there', sub 
     }
     my $open = telling($t, client_optional => 1);
     $t->config(route('/open/', $open->url, $ca));
+    $t->config($t->rule_for_the_rest);
     $t->start;
     my $client = $t->client;
     for my $path ('tlsv1_2', 'tlsv1_3') {
@@ -193,6 +197,7 @@ behaviour 'protocols= bounds the versions', sub {
             route("/$name-23/", $url, $ca, 'protocols=TLSv1.2,TLSv1.3'),
             route("/$name-plus/", $url, $ca, 'protocols=TLSv1.2+'));
     }
+    $t->config($t->rule_for_the_rest);
     $t->start;
     my $client = $t->client;
     my %expected = (
@@ -225,6 +230,7 @@ behaviour 'sessions are resumed, but by nobody else', sub {
             route("/$path/off/", $url, 'verify=off', 'name=c.test'),
             route("/$path/c/", $url, $ca, 'name=c.test'));
     }
+    $t->config($t->rule_for_the_rest);
     $t->start;
     my $client = $t->client;
     my ($connections, %last) = (0);
@@ -260,6 +266,7 @@ behaviour 'pools are not shared across names or verification', sub {
         route('/a-again/', $url, $ca, 'name=A.test'),
         route('/c-off/', $url, 'verify=off', 'name=c.test'),
         route('/c/', $url, $ca, 'name=c.test'));
+    $t->config($t->rule_for_the_rest);
     $t->start;
     my $client = $t->client;
     my %seen;
@@ -302,6 +309,7 @@ behaviour 'an answer that is cut off without close_notify is broken', sub {
         $t->config(route("/$path/", $up->url, 'ca=' . $t->certs->ca_file));
     }
     $t->config('RProxyRetry on=off');
+    $t->config($t->rule_for_the_rest);
     $t->start;
     for my $path (sort keys %up) {
         for my $kind (sort keys %head) {
@@ -372,6 +380,7 @@ behaviour 'plain text ahead of the handshake or behind it is no answer', sub {
             route("/$name-off/", $url, 'verify=off'));
     }
     $t->config('RProxyRetry tries=1');
+    $t->config($t->rule_for_the_rest);
     $t->start;
     for my $name (sort keys %up) {
         for my $path ($name, "$name-off") {
@@ -407,6 +416,7 @@ behaviour 'large bodies travel both ways', sub {
         my $path = lc $version;
         $t->config(route("/$path/", $up->url, 'ca=' . $t->certs->ca_file));
     }
+    $t->config($t->rule_for_the_rest);
     $t->start;
     my $sum = md5_hex($body);
     for my $path ('tlsv1_2', 'tlsv1_3') {

@@ -84,7 +84,7 @@ behaviour 'a changed address is followed when the TTL is over', sub {
     $dns->set('short.test', ttl => 1, A => ['127.0.0.1']);
     $dns->set('long.test', ttl => 86_400, A => ['127.0.0.1']);
     $t->config("RProxyPass /short/ http://short.test:$port/",
-        "RProxyPass /long/ http://long.test:$port/");
+        "RProxyPass /long/ http://long.test:$port/", $t->rule_for_the_rest);
     $t->start;
     for my $path ('/short/', '/long/') {
         is(who($t, $path), '127.0.0.1', "$path: at first");
@@ -106,7 +106,7 @@ behaviour 'min-ttl= bounds the TTL from below', sub {
     my ($port) = upstreams($t, '127.0.0.1', '127.0.0.2');
     $dns->set('app.test', ttl => 0, A => ['127.0.0.1']);
     $t->config("RProxyPass /app/ http://app.test:$port/",
-        "RProxyPass /absent/ http://absent.test:$port/");
+        "RProxyPass /absent/ http://absent.test:$port/", $t->rule_for_the_rest);
     $t->start;
     is(who($t, '/app/'), '127.0.0.1', 'at first');
     $dns->set('app.test', ttl => 0, A => ['127.0.0.2']);
@@ -205,7 +205,7 @@ behaviour 'a name that cannot be resolved at startup is an error until it can', 
     $dns->set('loop.test', ttl => 1, CNAME => 'loop.test');
     $dns->set('good.test', A => ['127.0.0.1']);
     $t->config(map({ "RProxyPass /$_/ http://$_.test:$port/" } 'good', keys %error),
-        'RProxyRetry on=off');
+        'RProxyRetry on=off', $t->rule_for_the_rest);
     $t->start;
     my $slow = $t->mpm eq 'prefork' ? undef : $t->begin('GET', '/silent/');
     is(who($t, '/good/'), '127.0.0.1', 'a name that has an address does not wait for the others');
@@ -233,7 +233,7 @@ behaviour 'a name server that is not there is no reason not to start', sub {
     $t->server_config("RProxyResolver $address timeout=1s");
     $t->config("RProxyPass /name/ http://app.test:$port/",
         "RProxyPass /hosts/ http://localhost:$port/",
-        "RProxyPass /address/ http://127.0.0.1:$port/");
+        "RProxyPass /address/ http://127.0.0.1:$port/", $t->rule_for_the_rest);
     $t->start;
     like(who($t, '/name/'), qr/^50[24] dns_(?:error|timeout)$/, 'a name: an error of DNS');
     is(who($t, '/address/'), '127.0.0.1', 'an address needs no name server');
@@ -285,7 +285,7 @@ behaviour 'AAAA and A together, alone, and one of them failing', sub {
     $dns->set('far.test', A => ['127.0.0.1'], AAAA => ['2001:db8::1']);
     $t->access_format('%U %>s %{rproxy-upstream}e');
     $t->config(map({ "RProxyPass /$_/ http://$_.test:$port/" } qw(both four six far)),
-        'RProxyKeepAlive max=0', 'RProxyTimeout connect=9s');
+        'RProxyKeepAlive max=0', 'RProxyTimeout connect=9s', $t->rule_for_the_rest);
     $t->start;
     my $client = $t->client;
     my %seen;

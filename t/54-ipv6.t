@@ -35,9 +35,9 @@ behaviour 'an address in brackets is an upstream', sub {
     my $up = six($t);
     my $port = $up->port;
     $t->access_format('%U %>s %{rproxy-upstream}e');
-    $t->config("RProxyPass /base/ http://[::1]:$port/app/", "RProxyPass /long/ "
+    $t->config("RProxyPass /base http://[::1]:$port/app", "RProxyPass /long/ "
             . "http://[0:0:0:0:0:0:0:1]:$port/", "RProxyPass / http://[::1]:$port/",
-        '<Location /base/>', 'RProxyPreserveHost off', '</Location>');
+        '<Location /base>', 'RProxyPreserveHost off', '</Location>');
     $t->start;
     my $client = $t->client;
     my $response = $client->request('PUT', '/x?y', { body => 'hello' });
@@ -60,7 +60,7 @@ behaviour 'Location of an upstream with an IPv6 address is mapped back', sub {
     $up->on_request(sub {
         return [302, [Location => "http://[::1]:$port/app/next?x=[1]"]];
     });
-    $t->config("RProxyPass /base/ http://[::1]:$port/app/");
+    $t->config("RProxyPass /base/ http://[::1]:$port/app/", $t->rule_for_the_rest);
     $t->start;
     my $location = $t->get('/base/')->header('Location') // '';
     like($location, qr{^(?:https?://[^/\[]+)?/base/next\?x=\[1\]$}, 'to the path of the client');
@@ -70,7 +70,7 @@ behaviour 'TLS to an IPv6 address', sub {
     my ($t) = @_;
     my %up = map { $_ => six($t, tls => { names => [$_] }) } 'IP:::1', 'IP:::2', '::1';
     my %path = ('IP:::1' => '/good/', 'IP:::2' => '/other/', '::1' => '/text/');
-    $t->config('RProxyTLS ca=' . $t->certs->ca_file,
+    $t->config('RProxyTLS ca=' . $t->certs->ca_file, $t->rule_for_the_rest,
         map { "RProxyPass $path{$_} " . $up{$_}->url . '/' } sort keys %up);
     $t->start;
     is($t->get('/good/')->status, 200, 'verified by its address');
@@ -140,7 +140,8 @@ behaviour 'a name with both kinds of addresses is as good as its better one', su
         $up{$name}->reply_with(200, [], $name);
         $t->config("RProxyPass /$name/ http://both.test:" . $up{$name}->port . '/');
     }
-    $t->config('RProxyTimeout connect=30s', 'RProxyKeepAlive max=0', 'RProxyRetry tries=1');
+    $t->config('RProxyTimeout connect=30s', 'RProxyKeepAlive max=0', 'RProxyRetry tries=1',
+        $t->rule_for_the_rest);
     $t->start;
     my $client = $t->client;
     for my $name (sort keys %up) {

@@ -29,7 +29,7 @@ behaviour 'a backend that is down is a 502 at once, each time, and back as soon 
     $up->reply_with(200, [], 'back');
     $t->access_format('%U %>s %{rproxy-error}e');
     $t->config('RProxyPass /down/ ' . $up->url . '/', 'RProxyPass /other/ ' . $other->url . '/',
-        'RProxyTimeout connect=30s');
+        'RProxyTimeout connect=30s', $t->rule_for_the_rest);
     $t->start;
     my $client = $t->client;
     for my $round (1 .. 3) {

@@ -7,9 +7,13 @@
 use FindBin;
 use lib "$FindBin::Bin/lib";
 use RProxy::Test;
+use RProxy::Tunnel;
 use RProxy::WebSocket;
 
-my @both = (lanes => [qw(event engine engine-tls)]);
+my @both = (lanes => [qw(event engine engine-tls engine-h2)]);
+
+# With guards, or an ErrorDocument, the engine has no HTTP/2.
+my @guarded = (lanes => [qw(event engine engine-tls)]);
 
 # Starts with a route of all requests and these lines of the virtual host behind it. Options:
 # server => [...], items => [of the log].
@@ -143,18 +147,19 @@ behaviour 'a switch to another protocol is not changed', @both, sub {
         $conn->notify('in: ' . ($socket->request->header('X-In') // 'none'));
         $socket->echo;
     });
-    my $socket = RProxy::WebSocket->client($t->raw_client, '/ws');
-    all_of($socket->response, 'X-Set' => [], 'X-Always' => [], 'X-Unset' => [1]);
+    my $tunnel = RProxy::Tunnel->open($t, '/ws');
+    my $socket = RProxy::WebSocket->over($tunnel);
+    all_of($tunnel->head, 'X-Set' => [], 'X-Always' => [], 'X-Unset' => [1]);
     $up->wait_event('in: 1');
     $socket->send_text('hello');
     is($socket->read_text, 'hello');
     $socket->send_close(1000, 'bye');
     $socket->read_frame;
-    $socket->stream->close;
+    $tunnel->close;
     is_deeply([logged($t, '/ws')], ['-', '-'], 'the log');
 };
 
-behaviour 'answers of the proxy itself have the fields of always, once', @both, sub {
+behaviour 'answers of the proxy itself have the fields of always, once', @guarded, sub {
     my ($t) = @_;
     my $dead = $t->refused_port;
     my $up = started($t, ['Header set X-Set 1', 'Header always add X-Always 1',
@@ -253,7 +258,7 @@ behaviour 'the access log shows fields as the rules have made them', @both, sub 
 
 # ---- which requests ---------------------------------------------------------------------------
 
-behaviour 'guards look at what the client has sent', @both, sub {
+behaviour 'guards look at what the client has sent', @guarded, sub {
     my ($t) = @_;
     my $up = started($t, ['BrowserMatch ^Old seen', 'RequestHeader set User-Agent Old',
         in_location('/own', 'Header set X-Seen yes env=seen')]);
@@ -266,7 +271,7 @@ behaviour 'guards look at what the client has sent', @both, sub {
     logged($t, '/old', 'pipeline');
 };
 
-behaviour 'rules of sections hold for exactly the requests in them', @both, sub {
+behaviour 'rules of sections hold for exactly the requests in them', @guarded, sub {
     my ($t) = @_;
     my $other = $t->upstream;
     my $up = started($t, [in_location('/part', 'Header set X-Part path'),

@@ -166,7 +166,8 @@ static void fill(rp_access_log *log, const rp_engine_request *q)
     r->read_length = q->body_bytes;
     r->sent_bodyct = q->head_sent;
     if (log->needs->request_fields) {
-        merge_into_table(r->headers_in, &request->fields, q->route->header_rules);
+        merge_into_table(r->headers_in, &request->fields,
+                         q->route ? q->route->header_rules : NULL);
     }
     r->hostname = q->hostname;
     if (log->needs->response_fields) {

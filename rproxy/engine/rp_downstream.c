@@ -157,7 +157,7 @@ int rp_downstream_take(conn_rec *c)
     int may_be_http2 = 0;
 
     if (!engine || rp_park_engine(c) || c->master || !c->cs || c->aborted
-        || rp_park_timer_draining_since()
+        || (rp_park_timer_draining_since() && strcmp(ap_get_protocol(c), "h2") != 0)
         || !reaches_engine(c) || has_foreign_filter(c)) {
         return 0;
     }

@@ -203,16 +203,26 @@ static void end_exchange(rp_h2_stream *stream)
     }
     switch (x->outcome) {
     case RP_OUTCOME_DONE:
+        if (!stream->out_ended) {
+            rp_h2_end_output(stream);   /* a tunnel whose time is over */
+        }
         break;
     case RP_OUTCOME_REPLACED:
-        rp_h2_answer(stream, x->response.status);
+        rp_h2_answer(stream, x->response.status / 100 == 2 ? HTTP_BAD_GATEWAY
+                                                           : x->response.status);
         break;
     case RP_OUTCOME_ERROR:
         rp_h2_answer(stream, q->body_status ? q->body_status
                                             : rp_reason_get(x->reason)->http_status);
         break;
     default:
-        rp_h2_reset(stream, NGHTTP2_INTERNAL_ERROR);
+        if (stream->piece_count > 0) {
+            stream->broken = 1;
+            rp_h2_end_output(stream);
+        }
+        else {
+            rp_h2_reset(stream, NGHTTP2_INTERNAL_ERROR);
+        }
         break;
     }
 }
@@ -269,6 +279,13 @@ static void stream_expired(rp_loop_timer *timer)
         rp_h2_reset(stream, NGHTTP2_CANCEL);
         return;
     }
+    if (!q->in_exchange) {
+        /* Its head doesn't end, and nothing else may come before that. */
+        stream->session->ending = 1;
+        nghttp2_session_terminate_session(stream->session->ng, NGHTTP2_ENHANCE_YOUR_CALM);
+        rp_h2_make_ready(stream->session);
+        return;
+    }
     due = rp_engine_body_deadline(q);
     if (due && due <= q->d->loop->now) {
         q->body_status = HTTP_REQUEST_TIME_OUT;
@@ -297,7 +314,7 @@ static void begin_exchange(rp_h2_stream *stream)
     if (status > 0) {
         rp_h2_answer(stream, status);
     }
-    else if (rp_h2_tolerates(stream->session, RP_H2_MALFORMED)) {
+    else {
         rp_h2_reset(stream, NGHTTP2_PROTOCOL_ERROR);
     }
 }
@@ -352,6 +369,16 @@ int rp_h2_tolerates(rp_h2_session *session, rp_h2_nuisance nuisance)
     return 0;
 }
 
+/* When the head that begins now has to be complete. */
+static apr_time_t head_deadline(const rp_h2_session *session)
+{
+    const rp_engine_host *host = rp_eligible_host(session->d->c->base_server);
+    apr_time_t now = session->d->loop->now;
+    apr_time_t due = host ? rp_engine_read_deadline(&host->head, now, 0) : 0;
+
+    return due ? due : now + session->d->c->base_server->timeout;
+}
+
 /* ---- callbacks of nghttp2 -------------------------------------------------------------------- */
 
 static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, void *baton)
@@ -369,6 +396,7 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
             return 0;
         }
         stream = new_stream(session, frame->hd.stream_id);
+        rp_loop_set_timer(session->d->loop, &stream->timer, head_deadline(session));
         nghttp2_session_set_stream_user_data(ng, frame->hd.stream_id, stream);
         return 0;
     }
@@ -411,14 +439,19 @@ static int on_invalid_header(nghttp2_session *ng, const nghttp2_frame *frame, ng
 
 static void on_end_of_head(rp_h2_stream *stream, int ends)
 {
-    stream->in_ended |= ends != 0;
     if (!stream->in_trailers) {
+        stream->in_ended |= ends != 0;
         begin_exchange(stream);
+        return;
     }
-    else if (stream->malformed || stream->too_large) {
+    if (stream->malformed || stream->too_large) {
+        stream->malformed = 1;          /* the upstream must not see the end of it */
         rp_h2_reset(stream, NGHTTP2_PROTOCOL_ERROR);
     }
-    else if (!stream->over) {
+    else {
+        stream->in_ended |= ends != 0;
+    }
+    if (!stream->over) {
         rp_h2_make_due(stream);
     }
 }
@@ -445,7 +478,7 @@ static int on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *baton
                 rp_h2_make_due(stream);
             }
         }
-        if (frame->hd.length == 0 && !ends) {
+        if (frame->hd.length == frame->data.padlen && !ends) {
             rp_h2_tolerates(session, RP_H2_EMPTY);
         }
         break;
@@ -475,17 +508,6 @@ static int on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *baton
     return 0;
 }
 
-/* What nghttp2 has found wrong with a request it has answered with RST_STREAM. */
-static int on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *frame, int error, void *baton)
-{
-    (void)ng;
-    (void)error;
-    if (frame->hd.type == NGHTTP2_HEADERS) {
-        rp_h2_tolerates(baton, RP_H2_MALFORMED);
-    }
-    return 0;
-}
-
 static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *bytes,
                    size_t len, void *baton)
 {
@@ -506,6 +528,13 @@ static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t
     return 0;
 }
 
+/* Streams that the client makes us reset cost as much as those that it resets. */
+static int is_clients_fault(uint32_t error)
+{
+    return error != NGHTTP2_NO_ERROR && error != NGHTTP2_REFUSED_STREAM
+        && error != NGHTTP2_INTERNAL_ERROR && error != NGHTTP2_CANCEL;
+}
+
 /* An answer is complete before its request: the rest of that is of no use (RFC 9113 section 8.1), but
  * clients there are that forget the answer when they are told so at once. */
 static int on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *baton)
@@ -513,6 +542,9 @@ static int on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *
     rp_h2_session *session = baton;
     rp_h2_stream *stream;
 
+    if (frame->hd.type == NGHTTP2_RST_STREAM && is_clients_fault(frame->rst_stream.error_code)) {
+        rp_h2_tolerates(session, RP_H2_MALFORMED);
+    }
     if ((frame->hd.type != NGHTTP2_DATA && frame->hd.type != NGHTTP2_HEADERS)
         || !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM)) {
         return 0;
@@ -559,6 +591,7 @@ static rp_h2_session *open_session(rp_downstream *d)
     }
     session->d = d;
     session->idle_since = session->refilled_at = d->loop->now;
+    session->preface_by = head_deadline(session);
     for (int i = 0; i < RP_H2_NUISANCES; i++) {
         session->budget[i] = tolerance[i].most;
     }
@@ -700,7 +733,6 @@ static void step_due(rp_h2_session *session)
 static void set_deadline(rp_h2_session *session)
 {
     rp_downstream *d = session->d;
-    const rp_engine_host *host = rp_eligible_host(d->c->base_server);
     const server_rec *server = d->c->base_server;
     apr_time_t due = 0;
 
@@ -710,8 +742,7 @@ static void set_deadline(rp_h2_session *session)
     else if (session->stream_count == 0) {
         due = session->idle_since + server->keep_alive_timeout;
         if (!session->any_stream) {
-            due = host ? rp_engine_read_deadline(&host->head, session->idle_since, 0) : 0;
-            due = due ? due : session->idle_since + server->timeout;
+            due = session->preface_by;
         }
     }
     if (session->goaway_at && (!due || session->goaway_at < due)) {
@@ -879,7 +910,6 @@ apr_status_t rp_h2_init(apr_pool_t *pool)
     nghttp2_session_callbacks_set_on_header_callback2(callbacks, on_header);
     nghttp2_session_callbacks_set_on_invalid_header_callback2(callbacks, on_invalid_header);
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
-    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, on_invalid_frame);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_sent);
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_close);

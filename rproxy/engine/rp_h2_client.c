@@ -66,6 +66,10 @@ static rp_io client_read(void *client, char *buffer, apr_size_t size, apr_size_t
     rp_engine_request *q = &stream->base;
     apr_size_t held = stream->body_len - stream->body_off;
 
+    *got = 0;
+    if (stream->malformed) {
+        return fail_body(q, HTTP_BAD_REQUEST);
+    }
     *got = held < size ? held : size;
     if (*got == 0) {
         /* nghttp2 sees to it that the length is kept. */
@@ -138,6 +142,9 @@ static rp_head_verdict client_head(void *client, const rp_response *response,
     if (!switches
         && rp_error_override_covers(q->route->dir->error_override, response->status)) {
         return RP_HEAD_REPLACE;
+    }
+    if (stream->protocol && !switches && response->status / 100 == 2) {
+        return RP_HEAD_REPLACE;         /* to this client it would say that the tunnel is open */
     }
     q->response = *response;
     if (switches) {
@@ -250,13 +257,18 @@ static rp_io client_flush(void *client, int push)
     return stream->piece_count < RP_H2_PIECES ? RP_IO_DONE : RP_IO_AGAIN;
 }
 
+void rp_h2_end_output(rp_h2_stream *stream)
+{
+    stream->out_ended = 1;
+    resume(stream);
+}
+
 static rp_io client_finish(void *client, const rp_fields *trailers)
 {
     rp_h2_stream *stream = client;
 
     stream->response_trailers = trailers;
-    stream->out_ended = 1;
-    resume(stream);
+    rp_h2_end_output(stream);
     return stream->open ? RP_IO_DONE : RP_IO_FAILED;
 }
 
@@ -271,10 +283,7 @@ static void client_tunnel(void *client)
 
 static void client_end_write(void *client)
 {
-    rp_h2_stream *stream = client;
-
-    stream->out_ended = 1;
-    resume(stream);
+    rp_h2_end_output(client);
 }
 
 const rp_client_ops rp_h2_client_ops = {
@@ -309,6 +318,9 @@ static ssize_t read_body(nghttp2_session *ng, int32_t id, uint8_t *ignored, size
     for (int i = 0; i < stream->piece_count; i++) {
         held += stream->pieces[i].len;
     }
+    if (held == 0 && stream->broken) {
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;   /* RST_STREAM behind what there was */
+    }
     if (held == 0 && !stream->out_ended) {
         stream->deferred = 1;
         return NGHTTP2_ERR_DEFERRED;
@@ -316,7 +328,7 @@ static ssize_t read_body(nghttp2_session *ng, int32_t id, uint8_t *ignored, size
     if (held > most) {
         held = most;
     }
-    else if (stream->out_ended) {
+    else if (stream->out_ended && !stream->broken) {
         *flags |= NGHTTP2_DATA_FLAG_EOF;
         if (stream->response_trailers) {
             *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
@@ -361,7 +373,11 @@ int rp_h2_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *he
             drop_piece(stream);
         }
     }
-    if (stream->base.x.client_blocked && stream->piece_count < RP_H2_PIECES && !stream->over) {
+    if (stream->over) {
+        rp_loop_set_timer(session->d->loop, &stream->timer,
+                          session->d->loop->now + stream->base.server->timeout);
+    }
+    else if (stream->base.x.client_blocked && stream->piece_count < RP_H2_PIECES) {
         rp_h2_make_due(stream);
     }
     return 0;

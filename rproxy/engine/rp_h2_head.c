@@ -45,17 +45,35 @@ static void add_pseudo(rp_h2_stream *stream, const char *name, const char *value
 }
 
 /* Cookie may come in pieces, which are one field in HTTP/1.1 (RFC 9113 section 8.2.3). */
-static int join_cookie(rp_fields *fields, const char *name, apr_size_t name_len, const char *value)
+static int join_cookie(rp_h2_stream *stream, const char *name, apr_size_t name_len,
+                       const char *value, apr_size_t len)
 {
-    rp_field *before;
+    rp_fields *fields = &stream->base.request.fields;
+    const rp_field *before;
 
     if (name_len != 6 || memcmp(name, "cookie", 6) != 0
         || !(before = rp_fields_find(fields, "cookie"))) {
         return 0;
     }
-    before->value = apr_pstrcat(fields->pool, before->value, "; ", value, NULL);
-    before->value_len = (apr_uint32_t)strlen(before->value);
+    if (stream->cookie.len == 0) {
+        rp_buffer_init(&stream->cookie, fields->pool, 2 * (before->value_len + len + 2));
+        rp_buffer_add(&stream->cookie, before->value, before->value_len);
+    }
+    rp_buffer_add(&stream->cookie, "; ", 2);
+    rp_buffer_add(&stream->cookie, value, len);
     return 1;
+}
+
+static void end_cookie(rp_h2_stream *stream)
+{
+    rp_field *cookie;
+
+    if (stream->cookie.len > 0) {
+        cookie = rp_fields_find(&stream->base.request.fields, "cookie");
+        cookie->value_len = (apr_uint32_t)stream->cookie.len;
+        rp_buffer_add(&stream->cookie, "", 1);
+        cookie->value = stream->cookie.data;
+    }
 }
 
 void rp_h2_add_field(rp_h2_stream *stream, nghttp2_rcbuf *name_buffer, nghttp2_rcbuf *value_buffer)
@@ -84,7 +102,7 @@ void rp_h2_add_field(rp_h2_stream *stream, nghttp2_rcbuf *name_buffer, nghttp2_r
         stream->malformed = 1;
         return;
     }
-    if (!stream->in_trailers && join_cookie(fields, name_text, name.len, value_text)) {
+    if (!stream->in_trailers && join_cookie(stream, name_text, name.len, value_text, value.len)) {
         return;
     }
     field = rp_fields_push(fields);
@@ -165,6 +183,16 @@ static void ask_for_upgrade(rp_h2_stream *stream)
     }
 }
 
+/* The exchange would send it as an ordinary request otherwise. */
+static int is_upgrade_allowed(rp_upgrade allowed, const char *protocol)
+{
+    if (allowed == RP_UPGRADE_OFF || strncasecmp(protocol, "h2c", 3) == 0) {
+        return 0;
+    }
+    return strcasecmp(protocol, "websocket") == 0
+        || (allowed == RP_UPGRADE_ANY && !strpbrk(protocol, ", \t;"));
+}
+
 static void expect_100(rp_h2_stream *stream)
 {
     const rp_field *expect = rp_fields_get(&stream->base.request.fields, RP_FIELD_EXPECT, 0);
@@ -195,6 +223,7 @@ int rp_h2_take_head(rp_h2_stream *stream)
         request->target = "";           /* plain CONNECT */
     }
     name_request(q);
+    end_cookie(stream);
     if (stream->too_large) {
         return HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE;
     }
@@ -232,6 +261,9 @@ int rp_h2_take_head(rp_h2_stream *stream)
     }
     if (!found) {
         return HTTP_MISDIRECTED_REQUEST;        /* cannot be: see rp_eligible_http2() */
+    }
+    if (stream->protocol && !is_upgrade_allowed(q->route->settings.upgrade, stream->protocol)) {
+        return HTTP_NOT_IMPLEMENTED;    /* RFC 9220 section 3 */
     }
     if (!rp_engine_allows_body(q)) {
         return HTTP_REQUEST_ENTITY_TOO_LARGE;
@@ -347,9 +379,19 @@ static void add_proxy_status(const rp_engine_request *q, rp_fields *fields)
     }
 }
 
+static void keep_fields(const rp_fields *replaced, rp_fields *fields)
+{
+    for (int i = 0; i < replaced->count; i++) {
+        if (rp_error_override_keeps(&replaced->items[i])) {
+            *rp_fields_push(fields) = replaced->items[i];
+        }
+    }
+}
+
 void rp_h2_answer(rp_h2_stream *stream, int status)
 {
     rp_engine_request *q = &stream->base;
+    rp_fields replaced = q->response_fields;
     rp_fields *fields = &q->response_fields;
     const char *line = ap_get_status_line(status);
     char *page = apr_psprintf(q->pool, "<!DOCTYPE html>\n<html><head>\n<title>%s</title>\n"
@@ -363,6 +405,9 @@ void rp_h2_answer(rp_h2_stream *stream, int status)
                         "text/html; charset=iso-8859-1");
     rp_fields_add_known(fields, RP_FIELD_CONTENT_LENGTH, "Content-Length",
                         apr_off_t_toa(q->pool, (apr_off_t)len));
+    if (q->x.outcome == RP_OUTCOME_REPLACED) {
+        keep_fields(&replaced, fields);
+    }
     add_proxy_status(q, fields);
     if (q->route && q->route->header_rules) {
         rp_header_rules_always(q->route->header_rules, fields);

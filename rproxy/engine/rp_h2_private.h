@@ -37,6 +37,7 @@ typedef struct rp_h2_session {
     char *out;                          /* frames not written yet, a loop's buffer; NULL: none */
     unsigned int out_start, out_end;
     apr_time_t idle_since;              /* no stream; also when it began */
+    apr_time_t preface_by;              /* the first stream, or it ends */
     apr_time_t progress_at;             /* the client took something; only while it is blocked */
     apr_time_t goaway_at;               /* when the final GOAWAY is due; 0: not draining, or sent */
     apr_time_t refilled_at;             /* the budgets */
@@ -67,6 +68,7 @@ struct rp_h2_stream {
     const char *protocol;               /* :protocol of extended CONNECT, or NULL */
     apr_size_t head_size;               /* of the fields so far, as RFC 9113 section 6.5.2 counts */
     rp_fields request_trailers;
+    rp_buffer cookie;                   /* of several fields, not ended yet; len 0: none */
     char *body;                         /* request bytes that wait, a loop's block each */
     apr_size_t body_len, body_off, body_size;
     rp_h2_piece pieces[RP_H2_PIECES];
@@ -77,6 +79,7 @@ struct rp_h2_stream {
     unsigned int in_trailers:1;
     unsigned int in_ended:1;            /* the client has ended its direction */
     unsigned int out_ended:1;           /* nothing comes behind the pieces */
+    unsigned int broken:1;              /* ... and the client must see that something is missing */
     unsigned int deferred:1;            /* nghttp2 waits for us to have more */
     unsigned int malformed:1;
     unsigned int too_large:1;           /* its head */
@@ -134,6 +137,9 @@ int rp_h2_take_body(rp_h2_stream *stream, const uint8_t *bytes, apr_size_t len);
 /** nghttp2_send_data_callback: puts a DATA frame in line. */
 int rp_h2_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *head,
                     size_t length, nghttp2_data_source *source, void *baton);
+
+/** Nothing more comes behind what waits to be sent. */
+void rp_h2_end_output(rp_h2_stream *stream);
 
 /** Forgets bytes that wait in either direction. */
 void rp_h2_drop_bytes(rp_h2_stream *stream);

@@ -265,14 +265,9 @@ static rp_io client_interim(void *client, int status, const rp_fields *fields)
 
 void rp_task_keep_fields(request_rec *r, const rp_fields *fields)
 {
-    static const char *const kept[] = { "WWW-Authenticate", "Retry-After", "Set-Cookie", "Allow" };
-
     for (int i = 0; i < fields->count; i++) {
-        for (apr_size_t k = 0; k < sizeof(kept) / sizeof(kept[0]); k++) {
-            if (strcasecmp(fields->items[i].name, kept[k]) == 0) {
-                apr_table_add(r->err_headers_out, fields->items[i].name,
-                              fields->items[i].value);
-            }
+        if (rp_error_override_keeps(&fields->items[i])) {
+            apr_table_add(r->err_headers_out, fields->items[i].name, fields->items[i].value);
         }
     }
 }

@@ -8,7 +8,8 @@
  *
  * The targets of rproxy/http link without APR: apr_palloc() is defined here and gives every
  * allocation a block of its own, so that a sanitizer sees an overrun of any of them. FUZZ_POOL
- * stands for a pool, fuzz_free() ends its life. */
+ * stands for a pool, fuzz_free() ends its life. A target with pools of its own defines
+ * FUZZ_OWN_POOLS. */
 #ifndef FUZZ_H
 #define FUZZ_H
 
@@ -42,6 +43,8 @@ typedef union fuzz_block {
     union fuzz_block *next;
     max_align_t align;
 } fuzz_block;
+
+#ifndef FUZZ_OWN_POOLS
 
 static fuzz_block *fuzz_blocks;
 
@@ -92,6 +95,8 @@ static inline char *fuzz_string(const uint8_t *data, size_t size)
     copy[len] = '\0';
     return copy;
 }
+
+#endif                                  /* FUZZ_OWN_POOLS */
 
 #ifdef RP_FUZZ_STANDALONE
 

@@ -27,12 +27,14 @@ our %LANES = (
     worker       => { mpm => 'worker' },
     prefork      => { mpm => 'prefork' },
     tls          => { mpm => 'event', tls => 1, server => ['RProxyEngine off'] },
-    h2           => { mpm => 'event', tls => 1, h2 => 1 },
+    h2           => { mpm => 'event', tls => 1, h2 => 1, mod_http2 => 1 },
     engine       => { mpm => 'event', engine => 1, server => ['RProxyEngineThreads 1'] },
     'engine-tls' => { mpm => 'event', tls => 1, engine => 1,
                       server => ['RProxyEngineThreads 1'] },
+    'engine-h2'  => { mpm => 'event', tls => 1, h2 => 1, engine => 1,
+                      server => ['RProxyEngineThreads 1'] },
 );
-our @LANES = qw(event worker prefork tls h2 engine engine-tls);
+our @LANES = qw(event worker prefork tls h2 engine engine-tls engine-h2);
 
 sub new {
     my ($class, $lane) = @_;
@@ -56,6 +58,7 @@ sub mpm { return $_[0]{spec}{mpm} }
 sub is_tls { return $_[0]{spec}{tls} ? 1 : 0 }
 sub is_engine { return $_[0]{spec}{engine} ? 1 : 0 }
 sub is_h2 { return $_[0]{spec}{h2} ? 1 : 0 }
+sub has_mod_http2 { return $_[0]{spec}{mod_http2} ? 1 : 0 }
 sub scheme { return $_[0]{spec}{tls} ? 'https' : 'http' }
 sub host { return RProxy::Config::SERVER_NAME() }
 sub port { return $_[0]{port} }
@@ -110,7 +113,7 @@ sub mpm_config {
     return $self;
 }
 
-# In lanes engine and engine-tls: event loops of each child instead of one.
+# In the lanes of the engine: event loops of each child instead of one.
 sub engine_threads {
     my ($self, $count) = @_;
     s/^RProxyEngineThreads \K\d+/$count/ for @{ $self->{config}{server} };
@@ -181,6 +184,13 @@ sub upstream {
     return $upstream;
 }
 
+# In lane engine-h2, where every path needs a rule: one for / that leads nowhere.
+sub rule_for_the_rest {
+    my ($self) = @_;
+    return () if !$self->is_h2 || $self->has_mod_http2;
+    return 'RProxyPass / http://127.0.0.1:' . $self->refused_port . '/';
+}
+
 # ---- httpd ----------------------------------------------------------------------------------
 
 sub start {
@@ -219,8 +229,8 @@ sub raw_client {
         tls => $tls ? $self->_client_tls('http/1.1', $tls) : undef, %options);
 }
 
-# An HTTP/2 client that is connected over TLS: lane h2. Options: port, tls, receive_buffer, and
-# those of RProxy::H2.
+# An HTTP/2 client that is connected over TLS: lanes h2 and engine-h2. Options: port, tls,
+# receive_buffer, and those of RProxy::H2.
 sub h2_client {
     my ($self, %options) = @_;
     my %connect = map { exists $options{$_} ? ($_ => delete $options{$_}) : () }

@@ -85,6 +85,7 @@ sub new {
 
 sub client { return $_[0]{client} }
 sub version { return '1.1' }
+sub quiet_for { my ($self, $seconds) = @_; return $self->{client}->quiet_for($seconds) }
 
 sub error {
     my ($self) = @_;

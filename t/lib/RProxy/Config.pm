@@ -34,7 +34,7 @@ my %MPM = (
     },
 );
 
-# Arguments: mpm, tls, h2, server (of the lane), directory, port, certs.
+# Arguments: mpm, tls, h2, mod_http2, server (of the lane), directory, port, certs.
 sub new {
     my ($class, %args) = @_;
     return bless {
@@ -63,7 +63,7 @@ sub _modules {
     my ($self) = @_;
     my @lane = ("mpm_$self->{mpm}", @BASE_MODULES);
     push @lane, 'ssl' if $self->{tls};
-    push @lane, 'http2' if $self->{h2};
+    push @lane, 'http2' if $self->{mod_http2};
     my $text = $self->_load({}, @lane, @{ $self->{modules} });
     for my $ours (RProxy::Platform::our_modules()) {
         my ($name, $file) = @$ours;

@@ -7,6 +7,7 @@
 #   finish(trailers)        ends the request's body
 #   next_head(timeout)      the next head, also of an interim response; undef if none came
 #   read_some(timeout)      the next bytes of the body as they arrive; '' at its end
+#   quiet_for(seconds)      true if nothing of the answer arrives for so long
 #   abort                   leaves the request at once: RST of the connection, or of the stream
 #   close                   ends the connection
 package RProxy::Exchange;

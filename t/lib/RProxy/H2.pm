@@ -8,8 +8,10 @@
 package RProxy::H2;
 use strict;
 use warnings;
+use RProxy::Client;
 use RProxy::HPACK;
 use RProxy::Message;
+use RProxy::Wait ();
 
 use constant {
     DATA => 0, HEADERS => 1, PRIORITY => 2, RST_STREAM => 3, SETTINGS => 4, PUSH_PROMISE => 5,
@@ -29,7 +31,7 @@ my @ERRORS = qw(NO_ERROR PROTOCOL_ERROR INTERNAL_ERROR FLOW_CONTROL_ERROR SETTIN
 sub error_name { return $ERRORS[$_[0]] // "error $_[0]" }
 
 # Options: settings => { id => value }, auto_window => 0 (the test sends window updates itself),
-# host_header.
+# host_header, trace => [] (gets [type, flags, stream, length] of each frame read).
 sub new {
     my ($class, $stream, %args) = @_;
     my $self = bless {
@@ -42,6 +44,9 @@ sub new {
         max_frame      => 16_384,
         peer_settings  => {},
         goaway         => undef,     # error code of the peer's GOAWAY
+        goaways        => [],        # the last stream that each of them names
+        acknowledged   => 0,         # SETTINGS of ours
+        answered       => 0,        # frames of answers so far
         auto_window    => 1,
         %args,
     }, $class;
@@ -53,15 +58,56 @@ sub new {
     return $self;
 }
 
+# A plain connection with prior knowledge. Options: those of RProxy::Stream's connect, and of new.
+sub connect {
+    my ($class, %args) = @_;
+    my %connect = map { exists $args{$_} ? ($_ => delete $args{$_}) : () }
+        qw(host port receive_buffer timeout);
+    return $class->new(RProxy::Client->connect(%connect), %args);
+}
+
 sub stream { return $_[0]{stream} }
 sub goaway { return $_[0]{goaway} }
 sub peer_settings { return $_[0]{peer_settings} }
 sub close { return $_[0]{stream}->close }
+# True if nothing of an answer arrives for so long, nor the end.
+sub quiet_for {
+    my ($self, $seconds) = @_;
+    my $end = RProxy::Wait::now() + $seconds;
+    my $before = $self->{answered};
+    do {
+        my $left = $end - RProxy::Wait::now();
+        return 1 if $self->{stream}->quiet_for($left > 0 ? $left : 0);
+        $self->step('frames') or return 0;
+    } until defined $self->{goaway} || $self->{answered} != $before;
+    return 0;
+}
+
+# Handles what comes until the peer ends the connection; how it did: eof, or reset, or cut.
+sub wait_closed {
+    my ($self, $timeout) = @_;
+    1 while $self->step('the peer to close', $timeout);
+    return $self->{stream}->wait_closed($timeout);
+}
+
 
 sub send_frame {
     my ($self, $type, $flags, $id, $payload) = @_;
-    return $self->{stream}->write(substr(pack('N', length $payload), 1)
-            . pack('CCN', $type, $flags, $id) . $payload);
+    my $frame = substr(pack('N', length $payload), 1) . pack('CCN', $type, $flags, $id) . $payload;
+    if (defined $self->{held}) {
+        $self->{held} .= $frame;
+        return 1;
+    }
+    return $self->{stream}->write($frame);
+}
+
+# What the sub sends leaves in one piece. It must not wait for anything.
+sub together {
+    my ($self, $code) = @_;
+    $self->{held} = '';
+    my @result = $code->();
+    $self->{stream}->write(delete $self->{held});
+    return wantarray ? @result : $result[0];
 }
 
 # The next frame as (type, flags, stream id, payload); nothing when the connection has ended.
@@ -80,12 +126,18 @@ sub step {
     my ($self, $what, $timeout) = @_;
     my ($type, $flags, $id, $payload) = $self->read_frame($what, $timeout);
     return 0 unless defined $type;
+    push @{ $self->{trace} }, [$type, $flags, $id, length $payload] if $self->{trace};
     my $exchange = $self->{exchanges}{$id};
+    $self->{answered}++ if $type == DATA || $type == HEADERS || $type == RST_STREAM;
     if ($type == DATA) { $self->_on_data($exchange, $flags, $id, $payload) }
     elsif ($type == HEADERS) { $self->_on_headers($exchange, $flags, $payload, $timeout) }
     elsif ($type == SETTINGS) { $self->_on_settings($flags, $payload) }
-    elsif ($type == PING) { $self->send_frame(PING, ACK, 0, $payload) unless $flags & ACK }
-    elsif ($type == GOAWAY) { $self->{goaway} = unpack 'x4N', $payload }
+    elsif ($type == PING && $flags & ACK) { $self->{pongs}++ }
+    elsif ($type == PING) { $self->send_frame(PING, ACK, 0, $payload) }
+    elsif ($type == GOAWAY) {
+        (my $last, $self->{goaway}) = unpack 'NN', $payload;
+        push @{ $self->{goaways} }, $last & 0x7fffffff;
+    }
     elsif ($type == RST_STREAM && $exchange) { $exchange->{reset} = unpack 'N', $payload }
     elsif ($type == WINDOW_UPDATE) {
         my $window = $id ? $exchange && \$exchange->{window} : \$self->{window};
@@ -133,7 +185,10 @@ sub _on_headers {
 
 sub _on_settings {
     my ($self, $flags, $payload) = @_;
-    return if $flags & ACK;
+    if ($flags & ACK) {
+        $self->{acknowledged}++;
+        return;
+    }
     while (length $payload) {
         my ($id, $value) = unpack 'nN', substr $payload, 0, 6, '';
         $self->{peer_settings}{$id} = $value;
@@ -153,6 +208,41 @@ sub wait_settings {
         $self->step('SETTINGS', $timeout) or die "h2 client: connection ended\n";
     }
     return $self->{peer_settings};
+}
+
+# Waits until the peer has looked at everything sent so far; false when the connection has ended.
+sub ping {
+    my ($self, $timeout) = @_;
+    my $pongs = $self->{pongs} // 0;
+    $self->send_frame(PING, 0, 0, "\0" x 8);
+    while (($self->{pongs} // 0) == $pongs) {
+        $self->step('an answered PING', $timeout) or return 0;
+    }
+    return 1;
+}
+
+# Reads until the peer has ended the connection; the error of its GOAWAY by name, or how it ended.
+sub end {
+    my ($self, $timeout) = @_;
+    1 while $self->step('the end of the connection', $timeout);
+    return defined $self->{goaway} ? error_name($self->{goaway}) : $self->{stream}->closed;
+}
+
+# Begins a stream with these fields, whatever they are.
+sub begin_fields {
+    my ($self, $fields, $ends) = @_;
+    my ($method) = map { $_->[1] } grep { $_->[0] eq ':method' } @$fields;
+    my $exchange = RProxy::H2::Exchange->new($self, $method // 'GET');
+    $self->send_headers($exchange->{id}, $fields, $ends);
+    return $exchange;
+}
+
+# Begins a stream with a header block as it is.
+sub begin_block {
+    my ($self, $block, $ends) = @_;
+    my $exchange = RProxy::H2::Exchange->new($self, 'GET');
+    $self->send_block($exchange->{id}, $block, $ends);
+    return $exchange;
 }
 
 # Begins a request. Options as for RProxy::Client's begin, and scheme, protocol (extended CONNECT).
@@ -194,7 +284,11 @@ sub get {
 # Fields as they are, in HEADERS and as many CONTINUATION frames as it takes.
 sub send_headers {
     my ($self, $id, $fields, $ends) = @_;
-    my $block = RProxy::HPACK->encode(@$fields);
+    return $self->send_block($id, RProxy::HPACK->encode(@$fields), $ends);
+}
+
+sub send_block {
+    my ($self, $id, $block, $ends) = @_;
     my ($type, $flags) = (HEADERS, $ends ? END_STREAM : 0);
     while (length $block > $self->{max_frame}) {
         $self->send_frame($type, $flags, $id, substr $block, 0, $self->{max_frame}, '');
@@ -242,6 +336,9 @@ sub id { return $_[0]{id} }
 sub client { return $_[0]{connection} }
 sub version { return '2' }
 
+# The final head has been read, with whatever else was waited for.
+sub has_head { return $_[0]{head} || $_[0]{final} ? 1 : 0 }
+
 sub error {
     my ($self) = @_;
     return 'RST_STREAM ' . RProxy::H2::error_name($self->{reset}) if defined $self->{reset};
@@ -269,6 +366,8 @@ sub on_fields {
     $self->{final} = $head;
     return;
 }
+
+sub quiet_for { my ($self, $seconds) = @_; return $self->{connection}->quiet_for($seconds) }
 
 sub _over { my ($self) = @_; return $self->{ended} || defined $self->{reset} }
 
@@ -318,18 +417,33 @@ sub write {
     my $connection = $self->{connection};
     while (length $bytes) {
         return 0 if defined $self->{reset};
-        my $room = $self->{window} < $connection->{window}
-            ? $self->{window} : $connection->{window};
-        if ($room <= 0) {
+        if (!$self->room) {
             $connection->step('WINDOW_UPDATE', $timeout) or return 0;
             next;
         }
-        $room = $connection->{max_frame} if $room > $connection->{max_frame};
-        my $piece = substr $bytes, 0, $room, '';
-        $_->{window} -= length $piece for $self, $connection;
-        $connection->send_frame(RProxy::H2::DATA, 0, $self->{id}, $piece) or return 0;
+        my $sent = $self->write_now($bytes) or return 0;
+        substr $bytes, 0, $sent, '';
     }
     return 1;
+}
+
+# How much the next DATA frame may have.
+sub room {
+    my ($self) = @_;
+    my $connection = $self->{connection};
+    my $room = $self->{window} < $connection->{window} ? $self->{window} : $connection->{window};
+    return 0 if $room <= 0;
+    return $room < $connection->{max_frame} ? $room : $connection->{max_frame};
+}
+
+# Sends what fits into one DATA frame, without waiting for windows; returns how much that was.
+sub write_now {
+    my ($self, $bytes) = @_;
+    my $piece = substr $bytes, 0, $self->room;
+    return 0 if $piece eq '';
+    $_->{window} -= length $piece for $self, $self->{connection};
+    $self->{connection}->send_frame(RProxy::H2::DATA, 0, $self->{id}, $piece) or return 0;
+    return length $piece;
 }
 
 sub finish {

@@ -13,7 +13,7 @@ use RProxy::Message;
 # Directives that a lane needs for tunnels.
 sub directives {
     my ($class, $t) = @_;
-    return $t->is_h2 ? ('H2WebSockets on') : ();
+    return $t->has_mod_http2 ? ('H2WebSockets on') : ();
 }
 
 # Asks for a tunnel; whether it was granted, head() and granted() tell. Options: protocol (over
@@ -97,8 +97,7 @@ sub write {
 # True if nothing arrives for so long.
 sub quiet_for {
     my ($self, $seconds) = @_;
-    my $stream = $self->{h2} ? $self->{client}->stream : $self->{client};
-    return $stream->quiet_for($seconds);
+    return $self->{client}->quiet_for($seconds);
 }
 
 # Ends our direction only.
