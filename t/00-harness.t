@@ -9,8 +9,8 @@ use lib "$FindBin::Bin/lib";
 use RProxy::Test;
 use Cwd ();
 
-# httpd in front of one upstream by means of mod_proxy; in lane engine-h2 nobody else than the engine
-# speaks HTTP/2.
+# httpd in front of one upstream by means of mod_proxy; in lane engine-h2 only the engine speaks
+# HTTP/2.
 sub proxied {
     my ($t, @args) = @_;
     my $up = $t->upstream(@args);

@@ -181,8 +181,11 @@ behaviour 'uploads to an upstream that does not read hold no thread', @PARKING, 
 sub can_write {
     my ($t, $exchange) = @_;
     if ($t->is_h2) {
-        $exchange->client->quiet_for(0.3) if !$exchange->room;
-        return $exchange->room;
+        my $client = $exchange->client;
+        until ($exchange->room) {
+            return 0 if $client->stream->quiet_for(0.3) || !$client->step('WINDOW_UPDATE');
+        }
+        return 1;
     }
     my $bits = '';
     vec($bits, $exchange->client->socket->fileno, 1) = 1;

@@ -10,7 +10,7 @@ use RProxy::Test;
 use RProxy::Tunnel;
 use RProxy::WebSocket;
 
-my @engine = (lanes => [qw(engine engine-tls)]);
+my @engine = (lanes => [qw(engine engine-tls engine-h2)]);
 my %CHILDREN = (StartServers => 2, ServerLimit => 4, ThreadsPerChild => 8, MaxRequestWorkers => 32,
     MinSpareThreads => 1, MaxSpareThreads => 32);
 
@@ -56,11 +56,13 @@ sub load {
             my $count = 0;
             my $client;
             while (!-e $stop) {
-                $client //= $t->raw_client;
+                $client //= $t->client;
                 my $response = $client->get("/now/$number/$count");
-                my $closed = ($response->header('Connection') // '') =~ /close/;
+                my $closed = $t->is_h2 ? defined $client->goaway
+                    : ($response->header('Connection') // '') =~ /close/;
                 if (!defined $response->status) {
                     die "no answer on a new connection\n" if !$client->{used};
+                    die "no answer though no GOAWAY came before\n" if $t->is_h2;
                     $client = undef;
                     next;
                 }
@@ -94,7 +96,7 @@ behaviour 'graceful restarts cut nothing, and the children before end', @engine,
     $_->read_exact(6) for @slow;
     my $tunnel = RProxy::Tunnel->open($t, '/ws');
     my $socket = RProxy::WebSocket->over($tunnel);
-    my $idle = $t->raw_client;
+    my $idle = $t->client;
     is($idle->get('/now')->status, 200, 'a connection that will be idle');
     for (1 .. 3) {
         $t->graceful;
@@ -118,7 +120,7 @@ behaviour 'graceful stop lets requests end', @engine, sub {
     my $up = proxied($t);
     my @slow = map { $t->begin('GET', "/slow/$_") } 1 .. 5;
     $_->read_exact(6) for @slow;
-    my $idle = $t->raw_client;
+    my $idle = $t->client;
     is($idle->get('/now')->status, 200, 'a connection that is idle');
     $t->graceful_stop;
     is($idle->wait_closed, 'eof', 'the idle one is closed');
@@ -127,7 +129,8 @@ behaviour 'graceful stop lets requests end', @engine, sub {
     is($t->wait_exit, 0, 'then the server ends');
 };
 
-behaviour 'stop ends at once, whatever is under way', @engine, sub {
+# With files beside the engine has no HTTP/2.
+behaviour 'stop ends at once, whatever is under way', lanes => [qw(engine engine-tls)], sub {
     my ($t) = @_;
     my $up = proxied($t, 'RProxyPass /static !');
     $up->expect_errors;
@@ -174,12 +177,12 @@ behaviour 'several children with several loops each', @engine, sub {
         my @children = $t->children;
         my @wrong = grep { $_ ne '' } $t->parallel(12, sub {
             my ($number) = @_;
-            my $client = $t->raw_client;
+            my $client = $t->client;
             for my $count (1 .. 40) {
                 my $response = $client->get("/now/$number/$count");
                 return $response->status // $response->error
                     if ($response->header('X-Target') // '') ne "/now/$number/$count";
-                $client = $t->raw_client if $count % 10 == 0;
+                $client = $t->client if $count % 10 == 0;
             }
             return '';
         });

@@ -30,6 +30,8 @@
 
 APLOG_USE_MODULE(rproxy);
 
+#define LAST_CONNECTIONS apr_time_from_sec(10)
+
 static rp_engine_loop *loops;
 static atomic_int loop_count;           /* 0: the engine isn't running */
 static atomic_uint next_loop;
@@ -182,11 +184,34 @@ static void idle(void *baton, int fd, rp_conn *conn)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
+static int open_connections(void)
+{
+    int open = 0;
+
+    for (int i = 0; i < loop_count; i++) {
+        open += loops[i].connection_count;
+    }
+    return open;
+}
+
+/* The MPM waits for open connections before it ends gracefully, but not for one that was accepted
+ * and had no thread yet when it looked. */
+static void wait_for_connections(void)
+{
+    apr_time_t most = apr_time_now() + LAST_CONNECTIONS;
+
+    while (rp_park_timer_draining_since() && !rp_park_stops_at_once() && open_connections() > 0
+           && apr_time_now() < most) {
+        apr_sleep(apr_time_from_msec(10));
+    }
+}
+
 static apr_status_t stop(void *ignored)
 {
     int count = loop_count;
 
     (void)ignored;
+    wait_for_connections();
     loop_count = 0;
     for (int i = 0; i < count; i++) {
         rp_loop_stop(loops[i].loop);

@@ -6,6 +6,7 @@
 #ifndef RP_ENGINE_PRIVATE_H
 #define RP_ENGINE_PRIVATE_H
 
+#include <stdatomic.h>
 #include "httpd.h"
 #include "scoreboard.h"
 #include "rproxy/engine/rp_downstream.h"
@@ -21,7 +22,7 @@ typedef struct rp_access_log rp_access_log;     /* rp_access_log.c */
 struct rp_engine_loop {
     rp_loop *loop;
     rp_downstream *connections;
-    int connection_count;
+    atomic_int connection_count;        /* the loop's; any thread may look */
     rp_access_log *log;
     rp_engine_request *resolving;       /* wait for a name */
     rp_h1_request *free_requests;

@@ -320,8 +320,8 @@ static void skip_empty_lines(rp_downstream *d)
     }
 }
 
-/* Nonzero if the connection speaks HTTP/2 with prior knowledge: the first bytes tell, and as long as
- * they don't, d->may_be_http2 stays. */
+/* Nonzero if the connection speaks HTTP/2 with prior knowledge: the first bytes tell, and as long
+ * as they don't, d->may_be_http2 stays. */
 static int speaks_http2(rp_downstream *d)
 {
     apr_size_t held = d->in_end - d->in_start;

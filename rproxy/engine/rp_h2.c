@@ -535,8 +535,8 @@ static int is_clients_fault(uint32_t error)
         && error != NGHTTP2_INTERNAL_ERROR && error != NGHTTP2_CANCEL;
 }
 
-/* An answer is complete before its request: the rest of that is of no use (RFC 9113 section 8.1), but
- * clients there are that forget the answer when they are told so at once. */
+/* An answer is complete before its request: the rest of that is of no use (RFC 9113 section 8.1),
+ * but clients there are that forget the answer when they are told so at once. */
 static int on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *baton)
 {
     rp_h2_session *session = baton;
@@ -868,9 +868,8 @@ static void closed(rp_downstream *d)
 {
     rp_h2_session *session = d->session;
 
-    while (session->streams) {
-        rp_h2_stream *stream = session->streams;
-
+    for (rp_h2_stream *stream = session->streams, *next; stream; stream = next) {
+        next = stream->next;
         stream->open = 0;
         if (!stream->over && stream->base.in_exchange) {
             stream->base.x.client_gone = 1;

@@ -3,8 +3,8 @@
  */
 
 /* Heads of HTTP/2: fields to a neutral request, and a neutral response to fields. nghttp2 has
- * checked what RFC 9113 section 8 says of names, pseudo-header fields, connection-specific fields and
- * Content-Length. */
+ * checked what RFC 9113 section 8 says of names, pseudo-header fields, connection-specific fields
+ * and Content-Length. */
 
 #include <string.h>
 #include <apr_base64.h>

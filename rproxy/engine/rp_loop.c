@@ -97,7 +97,7 @@ static void tell(rp_loop *loop, const struct epoll_event *event)
  * free is there, before the next request takes one. */
 static void tell_all(rp_loop *loop, const struct epoll_event *events, int count)
 {
-    unsigned char later[2][EVENTS_AT_ONCE];
+    unsigned char later[2][EVENTS_AT_ONCE] = { { 0 } };
     int counts[2] = { 0, 0 };
 
     for (int i = 0; i < count; i++) {

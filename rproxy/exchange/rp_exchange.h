@@ -162,7 +162,7 @@ typedef struct rp_exchange {
     const char *target;                 /* request-target for the upstream */
     rp_endpoint *endpoint;
     rp_shelf *shelf;                    /* of the thread that steps; NULL: what all threads share */
-    const apr_time_t *clock;            /* of the loop that steps: when it woke; NULL: the system's */
+    const apr_time_t *clock;            /* the loop's: when it woke; NULL: the system's */
     const rp_target *address;           /* the endpoint's, for Host */
     const rp_client_ops *ops;
     void *client;

@@ -207,7 +207,7 @@ static rp_engine_host fuzz_host = {
     .server = &fuzz_server, .config = &fuzz_config, .routes = &fuzz_engine_route, .route_count = 1
 };
 
-/* Of names that begin with x there is no virtual host; those with a capital are refused. */
+/* httpd refuses some names: here those that begin with a capital. */
 server_rec *rp_access_log_find_server(rp_access_log *log, conn_rec *c, const rp_request *request,
                                       char **hostname)
 {
@@ -243,7 +243,7 @@ void rp_access_log_write(rp_access_log *log, const rp_engine_request *q)
         bytes += strlen(q->response_fields.items[i].value);
     }
     FUZZ_ASSERT(bytes > 0 && !q->in_exchange);
-    FUZZ_ASSERT(!q->head_sent || q->response.status >= 200);
+    FUZZ_ASSERT(!q->head_sent || q->response.status >= 200 || q->tunnel);
 }
 
 void rp_access_log_failure(rp_access_log *log, rp_engine_request *q)
@@ -294,6 +294,11 @@ int rp_error_override_covers(const rp_error_override *override, int status)
 {
     (void)override;
     return status == 599;
+}
+
+int rp_error_override_keeps(const rp_field *field)
+{
+    return field->name[0] == 'X';
 }
 
 const char *rp_downstream_tls_name(const rp_downstream *d)

@@ -120,7 +120,7 @@ static void test_rounds(void)
     rp_conn_release(early, 1);
     rp_shelf_begin_round(shelf, apr_time_now(), 1);
     rp_conn_release(late, 1);
-    ok(rp_conn_acquire(endpoint, shelf, 0) == early, "one that was idle before this round is taken");
+    ok(rp_conn_acquire(endpoint, shelf, 0) == early, "one idle before this round is taken");
     ok(rp_conn_acquire(endpoint, shelf, 0) == late, "before one that has just become idle");
     rp_conn_release(late, 1);
     if (write(peers[1], "x", 1) != 1) {
@@ -128,7 +128,7 @@ static void test_rounds(void)
     }
     rp_shelf_begin_round(shelf, apr_time_now(), 0);
     rp_conn *other = rp_conn_acquire(endpoint, shelf, 0);
-    ok(!rp_conn_is_reused(other), "where events are still to be told, one that has spoken isn't taken");
+    ok(!rp_conn_is_reused(other), "where events are untold, one that has spoken isn't");
     rp_conn_release(other, 0);
     rp_conn_release(early, 0);
     rp_shelf_destroy(shelf);
