@@ -195,9 +195,11 @@ behaviour 'frames that are wrong end the connection', @engine, sub {
         'PROTOCOL_ERROR DATA on stream 0' => sub { $_[0]->send_frame(0, 0, 0, 'abc') },
         'PROTOCOL_ERROR DATA on an idle stream' => sub { $_[0]->send_frame(0, 0, 7, 'abc') },
         'PROTOCOL_ERROR an even stream' => sub { $_[0]->send_frame(1, 5, 2, $head) },
-        'PROTOCOL_ERROR padding as long as the frame' => sub { $_[0]->send_frame(1, 0xd, 1, "\5abc") },
+        'PROTOCOL_ERROR padding as long as the frame' =>
+            sub { $_[0]->send_frame(1, 0xd, 1, "\5abc") },
         'FRAME_SIZE_ERROR a PING of 7 bytes' => sub { $_[0]->send_frame(6, 0, 0, 'x' x 7) },
-        'FRAME_SIZE_ERROR a frame over the limit' => sub { $_[0]->send_frame(0, 0, 1, 'x' x 16_385) },
+        'FRAME_SIZE_ERROR a frame over the limit' =>
+            sub { $_[0]->send_frame(0, 0, 1, 'x' x 16_385) },
         'FRAME_SIZE_ERROR SETTINGS of 5 bytes' => sub { $_[0]->send_frame(4, 0, 0, 'x' x 5) },
         'FLOW_CONTROL_ERROR a window over its limit' =>
             sub { $_[0]->send_frame(8, 0, 0, pack 'N', 0x7fffffff) },
@@ -209,7 +211,8 @@ behaviour 'frames that are wrong end the connection', @engine, sub {
             $_[0]->send_frame(6, 0, 0, 'x' x 8);
         },
         'PROTOCOL_ERROR PUSH_PROMISE' => sub { $_[0]->send_frame(5, 4, 1, pack('N', 2) . $head) },
-        'COMPRESSION_ERROR an index without an entry' => sub { $_[0]->send_frame(1, 5, 1, "\xff\x7f") },
+        'COMPRESSION_ERROR an index without an entry' =>
+            sub { $_[0]->send_frame(1, 5, 1, "\xff\x7f") },
         'COMPRESSION_ERROR a table larger than allowed' =>
             sub { $_[0]->send_frame(1, 5, 1, "\x3f\xe1\xff\x07$head") },
     );
@@ -467,7 +470,8 @@ behaviour 'more streams than allowed', @engine, sub {
     ok($early->ping, 'as many as allowed');
     my $more = $early->begin_fields(\@GET, 1);
     my $outcome = $more->response->error;
-    like($outcome, qr/^(?:RST_STREAM REFUSED_STREAM|GOAWAY PROTOCOL_ERROR)$/, 'one more is refused');
+    like($outcome, qr/^(?:RST_STREAM REFUSED_STREAM|GOAWAY PROTOCOL_ERROR)$/,
+        'one more is refused');
     is($up->count('request') <= STREAMS ? 1 : $up->count('request'), 1,
         'and not sent to the upstream');
     $up->signal('go');
@@ -513,7 +517,8 @@ behaviour 'a client that takes an answer slowly', @engine, sub {
     my $up = proxied($t, 'Timeout 1');
     $up->reply_with(200, [], 'x' x 60_000);
     $t->start;
-    my $h2 = connect_h2($t, auto_window => 0, settings => { RProxy::H2::SETTING_INITIAL_WINDOW, 0 });
+    my $h2 = connect_h2($t, auto_window => 0,
+        settings => { RProxy::H2::SETTING_INITIAL_WINDOW, 0 });
     my $exchange = $h2->begin_fields(\@GET, 1);
     is($exchange->head->status, '200', 'the head comes');
     my $body = '';

@@ -77,7 +77,7 @@ static unsigned int take2(input *in)
     return high << 8 | take(in);
 }
 
-/* ---- exchanges: rp_exchange.h, as far as a lane sees them -------------------------------------- */
+/* ---- exchanges: rp_exchange.h, as far as a lane sees them ----------------------------------- */
 
 static void end_exchange(rp_exchange *x, rp_outcome outcome, rp_reason reason)
 {
@@ -308,7 +308,7 @@ void rp_exchange_end(rp_exchange *x, rp_reason reason)
     }
 }
 
-/* ---- rp_engine_request.h ----------------------------------------------------------------------- */
+/* ---- rp_engine_request.h -------------------------------------------------------------------- */
 
 int rp_engine_prepare_exchange(rp_engine_request *q, const rp_client_ops *ops)
 {
@@ -363,7 +363,7 @@ void rp_engine_bound_tunnel(rp_engine_request *q)
     FUZZ_ASSERT(q->tunnel);
 }
 
-/* ---- the connection: rp_downstream.h ----------------------------------------------------------- */
+/* ---- the connection: rp_downstream.h -------------------------------------------------------- */
 
 rp_io rp_downstream_read(rp_downstream *d, char *buffer, apr_size_t size, apr_size_t *got)
 {
@@ -518,7 +518,7 @@ void rp_downstream_abort(rp_downstream *d, int reset)
     rp_downstream_close(d);
 }
 
-/* ---- what happens ------------------------------------------------------------------------------ */
+/* ---- what happens --------------------------------------------------------------------------- */
 
 static int is_open(void)
 {
@@ -781,7 +781,7 @@ static void happen(input *in)
     }
 }
 
-/* ---- beginning and end ------------------------------------------------------------------------- */
+/* ---- beginning and end ---------------------------------------------------------------------- */
 
 static void begin(int options)
 {
