@@ -88,7 +88,25 @@ struct rp_h2_stream {
     unsigned int over:1;                /* the exchange has ended, or there was none */
 };
 
-/* rp_h2.c */
+/* rp_h2_stream.c */
+
+/** A stream whose head begins. */
+rp_h2_stream *rp_h2_new_stream(rp_h2_session *session, int32_t id);
+
+/** Its head is complete: decides and starts the exchange, or answers. */
+void rp_h2_begin_exchange(rp_h2_stream *stream);
+
+/** rp_engine_request.step */
+void rp_h2_step(rp_engine_request *q, int upstream_ready);
+
+/** The exchange has ended: what the client gets. */
+void rp_h2_end_exchange(rp_h2_stream *stream);
+
+/** The client has gone: what goes on nevertheless does so without it. */
+void rp_h2_lose_client(rp_h2_stream *stream);
+
+/** One line of the access log, when both the exchange and the client are done with it. */
+void rp_h2_finish_stream(rp_h2_stream *stream);
 
 /** Steps the stream's exchange in this round. */
 void rp_h2_make_due(rp_h2_stream *stream);
@@ -98,6 +116,14 @@ void rp_h2_make_ready(rp_h2_session *session);
 
 /** Refuses the stream as malformed, or since the server is busy. */
 void rp_h2_reset(rp_h2_stream *stream, uint32_t error);
+
+/* rp_h2_frames.c */
+
+/** Makes the session's nghttp2 side; session->d is set. Zero: no memory. */
+int rp_h2_open(rp_h2_session *session);
+
+/** When a head that begins now has to be complete. */
+apr_time_t rp_h2_head_deadline(const rp_h2_session *session);
 
 /** A DATA frame was sent: a client that takes much has to answer for it. */
 void rp_h2_earn(rp_h2_session *session);

@@ -1,0 +1,283 @@
+/* Copyright 2026 The mod_rproxy authors
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+/* Streams of HTTP/2: their life, and the exchange of each. */
+
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include "httpd.h"
+#include "rproxy/engine/rp_access_log.h"
+#include "rproxy/engine/rp_h2_private.h"
+
+#define STREAMS_KEPT 256                /* free streams of a loop, each with a pool of 8 KiB */
+
+/* ---- streams --------------------------------------------------------------------------------- */
+
+static void stream_expired(rp_loop_timer *timer);
+
+rp_h2_stream *rp_h2_new_stream(rp_h2_session *session, int32_t id)
+{
+    rp_engine_loop *engine = session->d->engine;
+    rp_h2_stream *stream = engine->free_streams;
+    apr_pool_t *pool;
+
+    if (stream) {
+        engine->free_streams = stream->next;
+        engine->free_stream_count--;
+        pool = stream->base.pool;
+        memset(stream, 0, sizeof(*stream));
+    }
+    else {
+        apr_pool_create(&pool, session->d->loop->pool);
+        stream = calloc(1, sizeof(*stream));
+        if (!stream) {
+            abort();
+        }
+    }
+    stream->base.pool = pool;
+    stream->base.d = session->d;
+    stream->base.step = rp_h2_step;
+    stream->base.major_version = 2;
+    stream->base.keep_alive = 1;
+    stream->base.began = session->d->loop->now;
+    stream->base.server = session->d->c->base_server;
+    stream->timer.expired = stream_expired;
+    stream->session = session;
+    stream->id = id;
+    stream->open = 1;
+    rp_fields_init(&stream->base.request.fields, pool, 16);
+    rp_fields_init(&stream->request_trailers, pool, 0);
+    stream->next = session->streams;
+    stream->link = &session->streams;
+    if (stream->next) {
+        stream->next->link = &stream->next;
+    }
+    session->streams = stream;
+    session->stream_count++;
+    session->any_stream = 1;
+    return stream;
+}
+
+static void forget_due(rp_h2_stream *stream)
+{
+    rp_h2_stream **link = &stream->session->due;
+
+    while (stream->is_due && *link) {
+        if (*link == stream) {
+            *link = stream->next_due;
+            stream->is_due = 0;
+            return;
+        }
+        link = &(*link)->next_due;
+    }
+}
+
+static void drop_stream(rp_h2_stream *stream)
+{
+    rp_h2_session *session = stream->session;
+    rp_engine_loop *engine = session->d->engine;
+
+    forget_due(stream);
+    rp_loop_drop_timer(session->d->loop, &stream->timer);
+    rp_h2_drop_bytes(stream);
+    *stream->link = stream->next;
+    if (stream->next) {
+        stream->next->link = stream->link;
+    }
+    session->stream_count--;
+    session->idle_since = session->d->loop->now;
+    apr_pool_clear(stream->base.pool);
+    if (engine->free_stream_count < STREAMS_KEPT) {
+        stream->next = engine->free_streams;
+        engine->free_streams = stream;
+        engine->free_stream_count++;
+    }
+    else {
+        apr_pool_destroy(stream->base.pool);
+        free(stream);
+    }
+}
+
+void rp_h2_end(rp_engine_loop *engine)
+{
+    while (engine->free_streams) {
+        rp_h2_stream *stream = engine->free_streams;
+
+        engine->free_streams = stream->next;
+        free(stream);
+    }
+    engine->free_stream_count = 0;
+}
+
+void rp_h2_make_ready(rp_h2_session *session)
+{
+    rp_downstream_again(session->d);
+}
+
+void rp_h2_make_due(rp_h2_stream *stream)
+{
+    if (!stream->is_due) {
+        stream->is_due = 1;
+        stream->next_due = stream->session->due;
+        stream->session->due = stream;
+        rp_h2_make_ready(stream->session);
+    }
+}
+
+void rp_h2_reset(rp_h2_stream *stream, uint32_t error)
+{
+    if (stream->open) {
+        nghttp2_submit_rst_stream(stream->session->ng, NGHTTP2_FLAG_NONE, stream->id, error);
+        rp_h2_make_ready(stream->session);
+    }
+}
+
+void rp_h2_finish_stream(rp_h2_stream *stream)
+{
+    rp_engine_request *q = &stream->base;
+
+    if (q->the_request) {
+        q->d->c->keepalives++;
+        rp_engine_count_in(q->d->c, (apr_off_t)stream->wire_in);
+        rp_engine_count_out(q->d->c, (apr_off_t)stream->wire_out);
+        rp_access_log_write(q->d->engine->log, q);
+    }
+    drop_stream(stream);
+}
+
+/* ---- the exchange of a stream ---------------------------------------------------------------- */
+
+void rp_h2_end_exchange(rp_h2_stream *stream)
+{
+    rp_engine_request *q = &stream->base;
+    rp_exchange *x = &q->x;
+
+    rp_engine_account(q);
+    stream->over = 1;
+    rp_loop_set_timer(q->d->loop, &stream->timer, q->d->loop->now + q->host->server->timeout);
+    if (x->outcome != RP_OUTCOME_DONE && x->outcome != RP_OUTCOME_REPLACED) {
+        rp_access_log_failure(q->d->engine->log, q);
+    }
+    if (!stream->open) {
+        stream->session->abandoned -= x->client_gone && x->settings->ignore_client_abort;
+        rp_h2_finish_stream(stream);
+        return;
+    }
+    switch (x->outcome) {
+    case RP_OUTCOME_DONE:
+        if (!stream->out_ended) {
+            rp_h2_end_output(stream);   /* a tunnel whose time is over */
+        }
+        break;
+    case RP_OUTCOME_REPLACED:
+        rp_h2_answer(stream, x->response.status / 100 == 2 ? HTTP_BAD_GATEWAY
+                                                           : x->response.status);
+        break;
+    case RP_OUTCOME_ERROR:
+        rp_h2_answer(stream, q->body_status ? q->body_status
+                                            : rp_reason_get(x->reason)->http_status);
+        break;
+    default:
+        if (stream->piece_count > 0) {
+            stream->broken = 1;
+            rp_h2_end_output(stream);
+        }
+        else {
+            rp_h2_reset(stream, NGHTTP2_INTERNAL_ERROR);
+        }
+        break;
+    }
+}
+
+void rp_h2_lose_client(rp_h2_stream *stream)
+{
+    rp_engine_request *q = &stream->base;
+
+    stream->open = 0;
+    if (stream->over || !q->in_exchange) {
+        rp_h2_finish_stream(stream);
+    }
+    else if (rp_engine_client_left(q)) {
+        rp_h2_end_exchange(stream);
+    }
+    else {
+        q->x.client_gone = 1;           /* the upstream gets all of it */
+        stream->session->abandoned++;
+        rp_h2_make_due(stream);
+    }
+}
+
+void rp_h2_step(rp_engine_request *q, int upstream_ready)
+{
+    rp_h2_stream *stream = (rp_h2_stream *)q;
+    int again;
+
+    if (stream->over) {
+        return;
+    }
+    if (rp_exchange_step(&q->x, upstream_ready) != RP_OUTCOME_RUNNING) {
+        rp_h2_end_exchange(stream);
+        return;
+    }
+    rp_loop_set_timer(q->d->loop, &stream->timer, rp_engine_wait(q, &again));
+    if (again) {
+        rp_h2_make_due(stream);
+    }
+}
+
+static void stream_expired(rp_loop_timer *timer)
+{
+    rp_h2_stream *stream = (rp_h2_stream *)((char *)timer - offsetof(rp_h2_stream, timer));
+    rp_engine_request *q = &stream->base;
+    apr_time_t due;
+
+    if (stream->answered) {
+        rp_h2_reset(stream, NGHTTP2_NO_ERROR);
+        return;
+    }
+    if (stream->over) {
+        q->write_failed = 1;            /* the client doesn't take what is left of the answer */
+        rp_h2_reset(stream, NGHTTP2_CANCEL);
+        return;
+    }
+    if (!q->in_exchange) {
+        /* Its head doesn't end, and nothing else may come before that. */
+        stream->session->ending = 1;
+        nghttp2_session_terminate_session(stream->session->ng, NGHTTP2_ENHANCE_YOUR_CALM);
+        rp_h2_make_ready(stream->session);
+        return;
+    }
+    due = rp_engine_body_deadline(q);
+    if (due && due <= q->d->loop->now) {
+        q->body_status = HTTP_REQUEST_TIME_OUT;
+        rp_exchange_end(&q->x, RP_REASON_REQUEST_BODY);
+        rp_h2_end_exchange(stream);
+        return;
+    }
+    rp_h2_step(q, 0);
+}
+
+void rp_h2_begin_exchange(rp_h2_stream *stream)
+{
+    int status = rp_h2_take_head(stream);
+
+    if (status == 0) {
+        if (rp_exchange_start(&stream->base.x) != RP_REASON_NONE) {
+            rp_h2_end_exchange(stream);
+            return;
+        }
+        rp_h2_make_due(stream);
+        return;
+    }
+    stream->over = 1;
+    rp_loop_set_timer(stream->base.d->loop, &stream->timer,
+                      stream->base.d->loop->now + stream->base.server->timeout);
+    if (status > 0) {
+        rp_h2_answer(stream, status);
+    }
+    else {
+        rp_h2_reset(stream, NGHTTP2_PROTOCOL_ERROR);
+    }
+}
