@@ -137,6 +137,7 @@ behaviour 'a connection goes to the pipeline and back 200 times', @engine, sub {
             || ($number % 10 == 0 && $client->get('/static/file')->body ne 'static');
     }
     is("@wrong", '', 'each answer is its own');
+    wait_until('all lines in the log', undef, sub { return $t->access_log >= 420 });
     my %served;
     $served{ (split / /)[0] }++ for $t->access_log;
     is($served{pipeline}, 200, 'half of them by the pipeline');
