@@ -95,11 +95,16 @@ static void fail(rp_exchange *x, rp_reason reason)
     end_exchange(x, x->head_done ? RP_OUTCOME_BROKEN : RP_OUTCOME_ERROR, reason);
 }
 
+static upstream *new_upstream(void)
+{
+    return calloc(1, sizeof(upstream));
+}
+
 rp_reason rp_exchange_start(rp_exchange *x)
 {
     x->client_eof = x->request->framing == RP_BODY_NONE;
     x->outcome = RP_OUTCOME_RUNNING;
-    x->conn = calloc(1, sizeof(upstream));
+    x->conn = (rp_conn *)(void *)new_upstream();
     if (strncmp(x->request->path, "/fail", 5) == 0) {
         fail(x, RP_REASON_REFUSED);
     }
@@ -407,7 +412,7 @@ static int status_of(uint8_t *block, size_t len)
                 FUZZ_ASSERT(field.name[i] < 'A' || field.name[i] > 'Z');
             }
             if (field.namelen == 7 && memcmp(field.name, ":status", 7) == 0) {
-                status = atoi((const char *)field.value);
+                status = (int)strtol((const char *)field.value, NULL, 10);
             }
         }
     }
@@ -744,6 +749,7 @@ static void happen(input *in)
         put_frame(NGHTTP2_PRIORITY_UPDATE, 0, 0, raw, 9);
         break;
     case 8:
+        memset(raw, 0, sizeof(raw));
         raw[0] = take(in);
         for (int i = 1; i <= raw[0] && i < 256; i++) {
             raw[i] = take(in);

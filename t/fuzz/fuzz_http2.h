@@ -130,7 +130,7 @@ APR_DECLARE_NONSTD(char *) apr_pstrcat(apr_pool_t *pool, ...)
         char *longer = apr_palloc(pool, len + strlen(text) + 1);
 
         memcpy(longer, all, len);
-        strcpy(longer + len, text);
+        memcpy(longer + len, text, strlen(text) + 1);
         all = longer;
     }
     va_end(texts);
@@ -188,7 +188,7 @@ AP_DECLARE(const char *) ap_get_server_banner(void)
 AP_DECLARE(apr_status_t) ap_recent_rfc822_date(char *date, apr_time_t t)
 {
     (void)t;
-    strcpy(date, "Thu, 01 Jan 1970 00:00:00 GMT");
+    memcpy(date, "Thu, 01 Jan 1970 00:00:00 GMT", APR_RFC822_DATE_LEN);
     return APR_SUCCESS;
 }
 
