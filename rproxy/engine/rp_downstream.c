@@ -195,6 +195,7 @@ int rp_downstream_take(conn_rec *c)
         return 0;
     }
     rp_park_set_engine(parking, d);
+    engine->connection_count++;         /* before its thread ends: see wait_for_connections() */
     rp_engine_learn_child(c);
     c->keepalive = AP_CONN_KEEPALIVE;
     c->cs->state = CONN_STATE_SUSPENDED;
@@ -447,7 +448,6 @@ static void arrive(rp_loop *loop, rp_loop_mail *mail)
         d->next->link = &d->next;
     }
     engine->connections = d;
-    engine->connection_count++;
     open_for_protocol(d);
 }
 

@@ -22,7 +22,7 @@ typedef struct rp_access_log rp_access_log;     /* rp_access_log.c */
 struct rp_engine_loop {
     rp_loop *loop;
     rp_downstream *connections;
-    atomic_int connection_count;        /* the loop's; any thread may look */
+    atomic_int connection_count;        /* with those on their way to the loop; any thread may look */
     rp_access_log *log;
     rp_engine_request *resolving;       /* wait for a name */
     rp_h1_request *free_requests;
