@@ -271,7 +271,7 @@ rp_reason rp_exchange_start(rp_exchange *x)
         fail(x, reason, "the request cannot be written as HTTP/1.1");
         return reason;
     }
-    begin_attempt(x, x->started, 0);
+    x->state = RP_X_CONNECT;
     return RP_REASON_NONE;
 }
 
@@ -281,6 +281,10 @@ rp_outcome rp_exchange_step(rp_exchange *x, int upstream_ready)
     int again;
 
     x->yielded = 0;
+    if (x->attempts == 0) {
+        /* Not in rp_exchange_start(): an idle connection is its shelf's until it is used. */
+        begin_attempt(x, now, 0);
+    }
     do {
         rp_exchange_state before = x->state;
         int attempts = x->attempts;

@@ -228,8 +228,9 @@ typedef struct rp_exchange {
     unsigned int want_client_write:1;
 } rp_exchange;
 
-/** Prepares an exchange whose "given by the lane" members are set. Returns RP_REASON_NONE, or why
- * the request cannot be sent on (outcome is then ERROR already). */
+/** Prepares an exchange whose "given by the lane" members are set; the first step takes a
+ * connection. Returns RP_REASON_NONE, or why the request cannot be sent on (outcome is then ERROR
+ * already). */
 rp_reason rp_exchange_start(rp_exchange *x);
 
 /** Does what can be done now; upstream_ready 0 says that nothing can have come from the upstream

@@ -465,6 +465,22 @@ static void test_shelf(void)
     run(c, &up, 10);
     ok(c->received == 10 && c->x.reused, "and serves the next exchange");
 
+    c = new_client(&copying);
+    c->x.shelf = shelf;
+    ok(idle && rp_exchange_start(&c->x) == RP_REASON_NONE
+       && write(up.fd, "unasked", 7) == 7, "an upstream speaks before the first step");
+    for (int i = 0; i < 2000 && idle; i++) {
+        apr_sleep(5000);
+        rp_shelf_ready(shelf, idle);
+    }
+    ok(!idle, "the connection is closed");
+    close(up.fd);
+    up.fd = -1;
+    start_upstream(&up);
+    drive(c);
+    pthread_join(up.thread, NULL);
+    ok(c->received == 10 && !c->x.reused, "and the exchange has another one");
+
     idle = NULL;
     up.extra = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
     c = new_client(&copying);
