@@ -31,7 +31,7 @@ typedef struct {
     member_t *members;
     size_t count;
     size_t in[STATES];              /* how many members are in each state */
-    size_t opened;                  /* how many have ever become idle */
+    size_t opened, answered;        /* how many have ever become IDLE, DONE */
     int epoll;
 } crowd_t;
 
@@ -49,6 +49,7 @@ static inline void crowd_enter(crowd_t *crowd, member_t *m, state_t state)
     crowd->in[m->state]--;
     crowd->in[state]++;
     crowd->opened += state == IDLE;
+    crowd->answered += state == DONE;
     m->state = state;
 }
 
@@ -147,6 +148,23 @@ static inline double crowd_step(crowd_t *crowd, state_t from, void (*step)(membe
             crowd_dead(crowd, &crowd->members[i]);
     }
     return now() - start;
+}
+
+/* Opens all and says how many came through, waits, lets those that are still there ask again, and
+ * says how many were answered: a JSON line each.
+ */
+static inline void crowd_run(crowd_t *crowd, void (*open)(member_t *), void (*again)(member_t *))
+{
+    double seconds = crowd_step(crowd, NEW, open);
+    size_t still;
+
+    printf("{\"opened\":%zu,\"seconds\":%.3f}\n", crowd->opened, seconds);
+    fflush(stdout);
+    crowd_wait(crowd);
+
+    still = crowd->in[IDLE];
+    seconds = crowd_step(crowd, IDLE, again);
+    printf("{\"idle\":%zu,\"alive\":%zu,\"seconds\":%.3f}\n", still, crowd->answered, seconds);
 }
 
 #endif

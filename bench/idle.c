@@ -24,7 +24,7 @@ static crowd_t crowd = {
 };
 static int port;
 static char request[1024];
-static size_t request_len, alive;
+static size_t request_len;
 
 static void open_connection(member_t *m)
 {
@@ -71,28 +71,16 @@ static void readable(member_t *m)
         crowd_dead(&crowd, m);
         return;
     }
-    alive += m->state == SECOND;
     crowd_enter(&crowd, m, m->state == SECOND ? DONE : IDLE);
 }
 
 int main(int argc, char **argv)
 {
-    double seconds;
-    size_t still;
-
     if (argc != 4)
         usage("idle PORT PATH COUNT");
     port = atoi(argv[1]);
     request_len = make_get(request, sizeof(request), argv[2], port);
     crowd_make(&crowd, (size_t)atoi(argv[3]));
-
-    seconds = crowd_step(&crowd, NEW, open_connection);
-    printf("{\"opened\":%zu,\"seconds\":%.3f}\n", crowd.opened, seconds);
-    fflush(stdout);
-    crowd_wait(&crowd);
-
-    still = crowd.in[IDLE];
-    seconds = crowd_step(&crowd, IDLE, ask_again);
-    printf("{\"idle\":%zu,\"alive\":%zu,\"seconds\":%.3f}\n", still, alive, seconds);
+    crowd_run(&crowd, open_connection, ask_again);
     return 0;
 }

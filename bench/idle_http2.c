@@ -68,7 +68,7 @@ static session_t *sessions;
 static SSL_CTX *tls;
 static int port;
 static block_t request, waiting_request;
-static size_t streams, alive;
+static size_t streams;
 
 static session_t *session_of(const member_t *m)
 {
@@ -163,7 +163,6 @@ static bool begins_with_200(const unsigned char *block, size_t len)
 
 static bool settled(member_t *m)
 {
-    alive += m->state == SECOND;
     crowd_enter(&crowd, m, m->state == SECOND ? DONE : IDLE);
     return true;
 }
@@ -334,9 +333,6 @@ static void make_tls(void)
 
 int main(int argc, char **argv)
 {
-    double seconds;
-    size_t still;
-
     if (argc != 4 && argc != 6)
         usage("idle_http2 PORT PATH COUNT [STREAMS WAITING-PATH]");
     port = atoi(argv[1]);
@@ -353,14 +349,6 @@ int main(int argc, char **argv)
     sessions = calloc(crowd.count, sizeof(*sessions));
     if (!sessions)
         die("cannot start");
-
-    seconds = crowd_step(&crowd, NEW, open_connection);
-    printf("{\"opened\":%zu,\"seconds\":%.3f}\n", crowd.opened, seconds);
-    fflush(stdout);
-    crowd_wait(&crowd);
-
-    still = crowd.in[IDLE];
-    seconds = crowd_step(&crowd, IDLE, ask_again);
-    printf("{\"idle\":%zu,\"alive\":%zu,\"seconds\":%.3f}\n", still, alive, seconds);
+    crowd_run(&crowd, open_connection, ask_again);
     return 0;
 }

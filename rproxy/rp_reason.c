@@ -2,6 +2,8 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 
+#include <string.h>
+#include <apr_strings.h>
 #include "rproxy/rp_reason.h"
 
 static const rp_reason_info reasons[] = {
@@ -133,4 +135,12 @@ const rp_reason_info *rp_reason_get(rp_reason reason)
         return &reasons[RP_REASON_INTERNAL];
     }
     return &reasons[reason];
+}
+
+const char *rp_reason_proxy_status(apr_pool_t *pool, rp_reason reason, const char *via)
+{
+    const char *name = via ? strchr(via, ' ') : NULL;
+
+    return apr_psprintf(pool, "\"%s\"; error=%s", name ? name + 1 : "rproxy",
+                        rp_reason_get(reason)->proxy_status);
 }

@@ -7,6 +7,8 @@
 #ifndef RP_REASON_H
 #define RP_REASON_H
 
+#include <apr_pools.h>
+
 typedef enum rp_reason {
     RP_REASON_NONE = 0,
     RP_REASON_DNS_ERROR,                /* the upstream's name has no address */
@@ -45,5 +47,9 @@ typedef struct rp_reason_info {
 
 /** Never NULL. */
 const rp_reason_info *rp_reason_get(rp_reason reason);
+
+/** Value of Proxy-Status (RFC 9209): who failed and how; nothing about addresses inside. via is our
+ * value of Via, NULL: none. */
+const char *rp_reason_proxy_status(apr_pool_t *pool, rp_reason reason, const char *via);
 
 #endif

@@ -20,6 +20,7 @@
 #include "scoreboard.h"
 #include "rproxy/engine/rp_access_log.h"
 #include "rproxy/engine/rp_engine.h"
+#include "rproxy/engine/rp_engine_request.h"
 #include "rproxy/engine/rp_handover.h"
 #include "rproxy/engine/rp_h1.h"
 #include "rproxy/engine/rp_h2.h"
@@ -220,7 +221,8 @@ static apr_status_t stop(void *ignored)
     for (int i = 0; i < count; i++) {
         if (!loops[i].connections) {
             rp_h1_end(&loops[i]);
-            rp_h2_end(&loops[i]);
+            rp_engine_free_requests(&loops[i].h1_requests);
+            rp_engine_free_requests(&loops[i].h2_streams);
             rp_shelf_destroy(loops[i].loop->shelf);
             rp_loop_destroy(loops[i].loop);
         }

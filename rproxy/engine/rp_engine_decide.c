@@ -118,6 +118,21 @@ int rp_engine_allows_body(rp_engine_request *q)
         || q->request.content_length <= q->body_limit;
 }
 
+rp_io rp_engine_fail_body(rp_engine_request *q, int status)
+{
+    q->body_status = status;
+    return RP_IO_FAILED;
+}
+
+rp_io rp_engine_count_body(rp_engine_request *q, apr_size_t bytes, rp_io io)
+{
+    q->body_bytes += (apr_int64_t)bytes;
+    if (q->body_limit > 0 && q->body_bytes > q->body_limit) {
+        return rp_engine_fail_body(q, HTTP_REQUEST_ENTITY_TOO_LARGE);
+    }
+    return io;
+}
+
 /* ---- routes ---------------------------------------------------------------------------------- */
 
 static int needs_pipeline(void *baton, const rp_route *route)
@@ -181,13 +196,6 @@ const char *rp_engine_reason(int status, const char *reason)
     return !*reason && strtol(known, NULL, 10) == status ? known + 4 : reason;
 }
 
-void rp_engine_apply_header_rules(const rp_engine_request *q, rp_fields *fields)
-{
-    if (q->route->header_rules) {
-        rp_header_rules_response(q->route->header_rules, fields);
-    }
-}
-
 void rp_engine_add_date_and_server(const rp_engine_request *q, rp_fields *fields)
 {
     const char *banner = ap_get_server_banner();
@@ -201,4 +209,20 @@ void rp_engine_add_date_and_server(const rp_engine_request *q, rp_fields *fields
     if (*banner && !rp_fields_get(fields, RP_FIELD_SERVER, 0)) {
         rp_fields_add_known(fields, RP_FIELD_SERVER, "Server", banner);
     }
+}
+
+void rp_engine_complete_fields(const rp_engine_request *q, const rp_response *response,
+                               rp_fields *fields)
+{
+    if (q->route->header_rules) {
+        rp_header_rules_response(q->route->header_rules, fields);
+    }
+    if (response->status == 204 || response->status == 304) {
+        rp_fields_remove(fields, RP_FIELD_CONTENT_LENGTH);
+        rp_fields_remove(fields, RP_FIELD_CONTENT_TYPE);
+    }
+    else if (response->content_length == 0 && strcmp(q->request.method, "HEAD") == 0) {
+        rp_fields_remove(fields, RP_FIELD_CONTENT_LENGTH);
+    }
+    rp_engine_add_date_and_server(q, fields);
 }

@@ -14,20 +14,22 @@
 #define RP_ENGINE_PIPES 64              /* idle pipes kept for splice by a loop */
 
 typedef struct rp_engine_request rp_engine_request;     /* rp_engine_request.h */
-typedef struct rp_h1_request rp_h1_request;     /* rp_h1_private.h */
-typedef struct rp_h2_stream rp_h2_stream;       /* rp_h2_private.h */
 typedef struct rp_access_log rp_access_log;     /* rp_access_log.c */
+
+/** Requests of one protocol for the next ones (rp_engine_free_list.c). */
+typedef struct rp_engine_free_list {
+    rp_engine_request *first;
+    int count;
+} rp_engine_free_list;
 
 /** A loop with what the engine keeps for it. Its thread's. */
 struct rp_engine_loop {
     rp_loop *loop;
     rp_downstream *connections;
-    atomic_int connection_count;        /* with those on their way to the loop; any thread may look */
+    atomic_int connection_count;        /* with those on their way here; any thread may look */
     rp_access_log *log;
     rp_engine_request *resolving;       /* wait for a name */
-    rp_h1_request *free_requests;
-    rp_h2_stream *free_streams;
-    int free_request_count, free_stream_count;
+    rp_engine_free_list h1_requests, h2_streams;
     int pipes[RP_ENGINE_PIPES][2];
     int pipe_count;
     rp_loop_mail drain_mail;

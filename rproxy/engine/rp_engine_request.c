@@ -28,10 +28,23 @@ apr_time_t rp_engine_read_deadline(const rp_read_limit *limit, apr_time_t from, 
     return from + apr_time_from_sec(seconds);
 }
 
-apr_time_t rp_engine_body_deadline(const rp_engine_request *q)
+/* 0: never, or no body is waited for. */
+static apr_time_t body_deadline(const rp_engine_request *q)
 {
     return q->x.want_client_read && !q->tunnel
         ? rp_engine_read_deadline(&q->host->body, q->body_began, q->body_bytes) : 0;
+}
+
+int rp_engine_is_body_late(rp_engine_request *q)
+{
+    apr_time_t due = body_deadline(q);
+
+    if (!due || due > q->d->loop->now) {
+        return 0;
+    }
+    q->body_status = HTTP_REQUEST_TIME_OUT;
+    rp_exchange_end(&q->x, RP_REASON_REQUEST_BODY);
+    return 1;
 }
 
 /* ---- waiting for the exchange ---------------------------------------------------------------- */
@@ -161,7 +174,7 @@ apr_time_t rp_engine_wait(rp_engine_request *q, int *again)
     rp_exchange_waits(&q->x, &waits);
     watch_upstream(q, &waits);
     *again = waits.again;
-    due = rp_engine_body_deadline(q);
+    due = body_deadline(q);
     return !due || (waits.deadline && waits.deadline < due) ? waits.deadline : due;
 }
 

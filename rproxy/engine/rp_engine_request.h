@@ -18,6 +18,7 @@ struct rp_engine_request {
     rp_downstream *d;
     /** The protocol's: something came from the upstream (upstream_ready) or a wait is over. */
     void (*step)(rp_engine_request *q, int upstream_ready);
+    rp_engine_request *next_free;       /* on the free list */
     rp_engine_request *next_resolving, **resolving_link;    /* waits for a name */
     const rp_engine_host *host;
     server_rec *server;
@@ -50,6 +51,18 @@ struct rp_engine_request {
     unsigned int keep_alive:1;          /* for the log, too */
 };
 
+/* ---- rp_engine_free_list.c ------------------------------------------------------------------- */
+
+/** A request of size bytes, which begin with an rp_engine_request, from the list where that has
+ * one. All of it is zero but for pool, d and began. */
+void *rp_engine_new_request(rp_engine_free_list *list, rp_downstream *d, apr_size_t size);
+
+/** Gives it back, and what is in its pool. */
+void rp_engine_drop_request(rp_engine_free_list *list, rp_engine_request *q);
+
+/** The loop ends. */
+void rp_engine_free_requests(rp_engine_free_list *list);
+
 /* ---- rp_engine_decide.c: the decision on a head ---------------------------------------------- */
 
 /** Sets q->host, server, hostname from the authority, as httpd would. Zero: the host is not the
@@ -66,14 +79,25 @@ int rp_engine_find_route(rp_engine_request *q, int *found);
 /** Zero: LimitRequestBody forbids the body that is announced. Sets q->body_limit. */
 int rp_engine_allows_body(rp_engine_request *q);
 
+/** Counts bytes of the body, and returns io; or fails it with the status where they are more than
+ * LimitRequestBody. */
+rp_io rp_engine_count_body(rp_engine_request *q, apr_size_t bytes, rp_io io);
+
+/** The body cannot be had: RP_IO_FAILED, and status is what the client gets. */
+rp_io rp_engine_fail_body(rp_engine_request *q, int status);
+
 /** What the client's address and the connection say. */
 void rp_engine_fill_request(rp_engine_request *q);
 
 /** Nonzero if trailers are within LimitRequestFields and LimitRequestFieldSize. */
 int rp_engine_allows_trailers(const rp_engine_request *q, const rp_fields *trailers);
 
-/** Date and Server where the upstream has not sent them, and what mod_headers' constants do. */
-void rp_engine_apply_header_rules(const rp_engine_request *q, rp_fields *fields);
+/** Fields of the upstream's final response as any client gets them: mod_headers' constants, nothing
+ * that its status forbids, Date and Server. */
+void rp_engine_complete_fields(const rp_engine_request *q, const rp_response *response,
+                               rp_fields *fields);
+
+/** Where nobody has sent them. */
 void rp_engine_add_date_and_server(const rp_engine_request *q, rp_fields *fields);
 
 /** The phrase for a status: the upstream's, or httpd's where that is empty. */
@@ -88,8 +112,8 @@ int rp_engine_prepare_exchange(rp_engine_request *q, const rp_client_ops *ops);
  * that comes too slowly included; 0: never. */
 apr_time_t rp_engine_wait(rp_engine_request *q, int *again);
 
-/** When the body that is waited for comes too slowly; 0: never, or none is waited for. */
-apr_time_t rp_engine_body_deadline(const rp_engine_request *q);
+/** Nonzero if the body that is waited for has come too slowly: that has ended x. */
+int rp_engine_is_body_late(rp_engine_request *q);
 
 /** rp_client_ops.detach; client is the rp_engine_request. */
 void rp_engine_detach(void *client);

@@ -16,8 +16,6 @@
 #include "rproxy/engine/rp_handover.h"
 #include "rproxy/pipeline/rp_park_timer.h"
 
-#define RP_H1_REQUESTS_KEPT 256         /* free requests of a loop, each with a pool of 8 KiB */
-
 static void serve(rp_downstream *d);
 static void step_request(rp_engine_request *q, int upstream_ready);
 
@@ -25,63 +23,28 @@ static void step_request(rp_engine_request *q, int upstream_ready);
 
 static rp_h1_request *new_request(rp_downstream *d)
 {
-    rp_engine_loop *engine = d->engine;
-    rp_h1_request *q = engine->free_requests;
-    apr_pool_t *pool;
+    rp_h1_request *q = rp_engine_new_request(&d->engine->h1_requests, d, sizeof(*q));
 
-    if (q) {
-        engine->free_requests = q->next;
-        engine->free_request_count--;
-        pool = q->base.pool;
-        memset(q, 0, sizeof(*q));
-    }
-    else {
-        apr_pool_create(&pool, d->loop->pool);
-        q = calloc(1, sizeof(*q));
-        if (!q) {
-            abort();
-        }
-    }
-    q->base.pool = pool;
-    q->base.d = d;
     q->base.step = step_request;
     q->base.major_version = 1;
-    q->base.began = d->loop->now;
     d->session = q;
     return q;
 }
 
 void rp_h1_drop_request(rp_h1_request *q)
 {
-    rp_engine_loop *engine = q->base.d->engine;
-
     q->base.d->session = NULL;
     rp_h1_drop_output(q);
-    apr_pool_clear(q->base.pool);
-    if (engine->free_request_count < RP_H1_REQUESTS_KEPT) {
-        q->next = engine->free_requests;
-        engine->free_requests = q;
-        engine->free_request_count++;
-    }
-    else {
-        apr_pool_destroy(q->base.pool);
-        free(q);
-    }
+    rp_engine_drop_request(&q->base.d->engine->h1_requests, &q->base);
 }
 
 void rp_h1_end(rp_engine_loop *engine)
 {
-    while (engine->free_requests) {
-        rp_h1_request *q = engine->free_requests;
-
-        engine->free_requests = q->next;
-        free(q);
-    }
     for (int i = 0; i < engine->pipe_count; i++) {
         close(engine->pipes[i][0]);
         close(engine->pipes[i][1]);
     }
-    engine->free_request_count = engine->pipe_count = 0;
+    engine->pipe_count = 0;
 }
 
 /* ---- waiting for a request ------------------------------------------------------------------- */
@@ -417,13 +380,6 @@ static void ready(rp_downstream *d)
     step(q, q->base.x.yielded);
 }
 
-static void body_too_slow(rp_h1_request *q)
-{
-    q->base.body_status = HTTP_REQUEST_TIME_OUT;
-    rp_exchange_end(&q->base.x, RP_REASON_REQUEST_BODY);
-    end_exchange(q);
-}
-
 static void expired(rp_downstream *d)
 {
     rp_h1_request *q = d->session;
@@ -442,15 +398,11 @@ static void expired(rp_downstream *d)
         q->base.x.reason = RP_REASON_CLIENT_TIMEOUT;
         break_off(q);
     }
+    else if (rp_engine_is_body_late(&q->base)) {
+        end_exchange(q);
+    }
     else {
-        apr_time_t due = rp_engine_body_deadline(&q->base);
-
-        if (due && due <= d->loop->now) {
-            body_too_slow(q);
-        }
-        else {
-            step(q, 0);
-        }
+        step(q, 0);
     }
 }
 

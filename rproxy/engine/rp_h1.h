@@ -13,7 +13,7 @@
 
 extern const rp_protocol rp_h1_protocol;
 
-/** Gives back what a loop keeps for requests. */
+/** Closes the pipes that a loop keeps for large bodies. */
 void rp_h1_end(rp_engine_loop *engine);
 
 #endif

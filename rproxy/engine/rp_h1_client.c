@@ -30,12 +30,6 @@
 
 /* ---- request body ---------------------------------------------------------------------------- */
 
-static rp_io fail_body(rp_h1_request *q, int status)
-{
-    q->base.body_status = status;
-    return RP_IO_FAILED;
-}
-
 /* Bytes that came with the head or before. */
 static apr_size_t take_buffered(rp_downstream *d, char *buffer, apr_size_t size)
 {
@@ -77,7 +71,7 @@ static rp_io read_sized(rp_h1_request *q, char *buffer, apr_size_t size, apr_siz
     }
     io = read_some(q->base.d, buffer, size, got);
     q->body_left -= (apr_int64_t)*got;
-    return io == RP_IO_EOF ? fail_body(q, HTTP_BAD_REQUEST) : io;
+    return io == RP_IO_EOF ? rp_engine_fail_body(&q->base, HTTP_BAD_REQUEST) : io;
 }
 
 /* Coded bytes go through the connection's own buffer: what follows the body is the next request. */
@@ -97,7 +91,7 @@ static rp_io read_chunked(rp_h1_request *q, char *buffer, apr_size_t size, apr_s
         d->in_start = d->in_end = 0;
         io = rp_downstream_fill(d, RP_LOOP_BLOCK);
         if (io != RP_IO_DONE) {
-            return io == RP_IO_AGAIN ? io : fail_body(q, HTTP_BAD_REQUEST);
+            return io == RP_IO_AGAIN ? io : rp_engine_fail_body(&q->base, HTTP_BAD_REQUEST);
         }
     }
     coded = d->in_end - d->in_start;
@@ -109,11 +103,11 @@ static rp_io read_chunked(rp_h1_request *q, char *buffer, apr_size_t size, apr_s
     parsed = rp_chunked_decode(&q->chunked, buffer, coded, &consumed, got);
     d->in_start += (unsigned int)consumed;
     if (parsed == RP_PARSE_FAILED) {
-        return fail_body(q, HTTP_BAD_REQUEST);
+        return rp_engine_fail_body(&q->base, HTTP_BAD_REQUEST);
     }
     if (parsed == RP_PARSE_DONE) {
         if (!rp_engine_allows_trailers(&q->base, &q->chunked.trailers)) {
-            return fail_body(q, HTTP_BAD_REQUEST);
+            return rp_engine_fail_body(&q->base, HTTP_BAD_REQUEST);
         }
         q->base.trailers = q->chunked.trailers.count ? &q->chunked.trailers : NULL;
         q->base.body_ended = 1;
@@ -145,11 +139,7 @@ static rp_io client_read(void *client, char *buffer, apr_size_t size, apr_size_t
     if (*got > 0 || q->base.body_ended) {
         q->expects_100 = 0;             /* who sends the body doesn't wait for a 100 */
     }
-    q->base.body_bytes += (apr_int64_t)*got;
-    if (q->base.body_limit > 0 && q->base.body_bytes > q->base.body_limit) {
-        return fail_body(q, HTTP_REQUEST_ENTITY_TOO_LARGE);
-    }
-    return io;
+    return rp_engine_count_body(&q->base, *got, io);
 }
 
 static const rp_fields *client_request_trailers(void *client)
@@ -328,7 +318,6 @@ static rp_head_verdict client_head(void *client, const rp_response *response,
     q->base.response = *response;
     q->base.head_sent = 1;
     if (response->status != 101) {
-        rp_engine_apply_header_rules(&q->base, all);
         rp_h1_complete_fields(q, response, all, body_unread);
     }
     if (!q->head.pool) {

@@ -6,18 +6,13 @@
  * fields. Where httpd has a say in it, this does as httpd does: virtual hosts, limits, persistence
  * (ap_set_keepalive). */
 
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <apr_strings.h>
 #include "httpd.h"
-#include "http_core.h"
 #include "http_protocol.h"
-#include "util_time.h"
-#include "rproxy/engine/rp_access_log.h"
 #include "rproxy/engine/rp_h1_private.h"
 #include "rproxy/pipeline/rp_park_timer.h"
-#include "rproxy/pipeline/rp_request_id.h"
 
 /* Host without a name is httpd's to refuse; Expect and Upgrade mean things to it that the engine
  * doesn't do. */
@@ -139,23 +134,14 @@ void rp_h1_complete_fields(rp_h1_request *q, const rp_response *response, rp_fie
                            int body_unread)
 {
     int status = response->status;
-    int head_only = strcmp(q->base.request.method, "HEAD") == 0;
 
     q->base.keep_alive = !body_unread;
-    if (status == 204 || status == 304) {
-        rp_fields_remove(fields, RP_FIELD_CONTENT_LENGTH);
-        rp_fields_remove(fields, RP_FIELD_CONTENT_TYPE);
-    }
-    else if (head_only) {
-        if (response->content_length == 0) {
-            rp_fields_remove(fields, RP_FIELD_CONTENT_LENGTH);
-        }
-    }
-    else if (response->content_length < 0) {
+    if (response->content_length < 0 && status != 204 && status != 304
+        && strcmp(q->base.request.method, "HEAD") != 0) {
         q->chunk_out = q->base.request.minor_version > 0;
         q->close_delimited = !q->chunk_out;
     }
-    rp_engine_add_date_and_server(&q->base, fields);
+    rp_engine_complete_fields(&q->base, response, fields);
     add_persistence(q, status, fields);
     if (q->chunk_out) {
         rp_fields_add_known(fields, RP_FIELD_TRANSFER_ENCODING, "Transfer-Encoding", "chunked");

@@ -19,9 +19,8 @@ typedef struct rp_h1_piece {
 } rp_h1_piece;
 
 /** Lives on a free list of its loop, with its pool. */
-struct rp_h1_request {
+typedef struct rp_h1_request {
     rp_engine_request base;             /* first */
-    rp_h1_request *next;                /* on the free list */
     const char *raw_head;               /* as it came */
     apr_size_t head_len;
     apr_int64_t body_left;              /* of a request body with a length */
@@ -41,7 +40,7 @@ struct rp_h1_request {
     unsigned int finishing:1;           /* the exchange is over, output isn't written yet */
     unsigned int has_pipe:1;
     unsigned int more_follows:1;        /* behind what is in the pipe */
-};
+} rp_h1_request;
 
 /* rp_h1_client.c: the exchange's client */
 
@@ -61,8 +60,8 @@ typedef enum rp_h1_verdict { RP_H1_ENGINE, RP_H1_PIPELINE } rp_h1_verdict;
  * serves it. Fills in q as far as the exchange needs it. */
 rp_h1_verdict rp_h1_take_head(rp_h1_request *q, apr_size_t head_len);
 
-/** Fields of a response as this client gets them: framing, persistence, Date, Server. Sets the bits
- * of q. */
+/** Fields of a response as this client gets them, with framing and persistence. Sets the bits of
+ * q. */
 void rp_h1_complete_fields(rp_h1_request *q, const rp_response *response, rp_fields *fields,
                            int body_unread);
 

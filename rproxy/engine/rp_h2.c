@@ -119,16 +119,11 @@ static rp_io send_all(rp_h2_session *session)
     return io;
 }
 
-/* Zero: the connection is over. */
+/* Zero: the connection is over. Garbage instead of the preface, or no memory: there is no frame to
+ * answer it with. */
 static int feed(rp_h2_session *session, const char *bytes, apr_size_t len)
 {
-    ssize_t used = nghttp2_session_mem_recv(session->ng, (const uint8_t *)bytes, len);
-
-    if (used == (ssize_t)len) {
-        return 1;
-    }
-    /* Garbage instead of the preface, or no memory: there is no frame to answer it with. */
-    return 0;
+    return nghttp2_session_mem_recv(session->ng, (const uint8_t *)bytes, len) == (ssize_t)len;
 }
 
 /* Zero: the connection is over. */

@@ -18,7 +18,4 @@ extern const rp_protocol rp_h2_protocol;
 /** In child_init, before connections come; pool lives as long as the child. */
 apr_status_t rp_h2_init(apr_pool_t *pool);
 
-/** Gives back what is kept for streams to come; the loop's thread has ended. */
-void rp_h2_end(rp_engine_loop *engine);
-
 #endif

@@ -54,12 +54,6 @@ static void drop_body(rp_h2_stream *stream)
     stream->body_len = stream->body_off = stream->body_size = 0;
 }
 
-static rp_io fail_body(rp_engine_request *q, int status)
-{
-    q->body_status = status;
-    return RP_IO_FAILED;
-}
-
 static rp_io client_read(void *client, char *buffer, apr_size_t size, apr_size_t *got)
 {
     rp_h2_stream *stream = client;
@@ -68,7 +62,7 @@ static rp_io client_read(void *client, char *buffer, apr_size_t size, apr_size_t
 
     *got = 0;
     if (stream->malformed) {
-        return fail_body(q, HTTP_BAD_REQUEST);
+        return rp_engine_fail_body(q, HTTP_BAD_REQUEST);
     }
     *got = held < size ? held : size;
     if (*got == 0) {
@@ -82,7 +76,7 @@ static rp_io client_read(void *client, char *buffer, apr_size_t size, apr_size_t
         }
         if (stream->request_trailers.count > 0) {
             if (!rp_engine_allows_trailers(q, &stream->request_trailers)) {
-                return fail_body(q, HTTP_BAD_REQUEST);
+                return rp_engine_fail_body(q, HTTP_BAD_REQUEST);
             }
             q->trailers = &stream->request_trailers;
         }
@@ -99,11 +93,7 @@ static rp_io client_read(void *client, char *buffer, apr_size_t size, apr_size_t
         nghttp2_session_consume_stream(stream->session->ng, stream->id, *got);
         rp_h2_make_ready(stream->session);
     }
-    q->body_bytes += (apr_int64_t)*got;
-    if (!q->tunnel && q->body_limit > 0 && q->body_bytes > q->body_limit) {
-        return fail_body(q, HTTP_REQUEST_ENTITY_TOO_LARGE);
-    }
-    return RP_IO_DONE;
+    return q->tunnel ? RP_IO_DONE : rp_engine_count_body(q, *got, RP_IO_DONE);
 }
 
 static const rp_fields *client_request_trailers(void *client)
@@ -156,12 +146,7 @@ static rp_head_verdict client_head(void *client, const rp_response *response,
         }
     }
     else {
-        if (response->status == 204 || response->status == 304) {
-            rp_fields_remove(all, RP_FIELD_CONTENT_LENGTH);
-            rp_fields_remove(all, RP_FIELD_CONTENT_TYPE);
-        }
-        rp_engine_apply_header_rules(q, all);
-        rp_engine_add_date_and_server(q, all);
+        rp_engine_complete_fields(q, response, all);
     }
     q->head_sent = 1;
     /* Whether a body follows shows in finish(): where none comes, an empty DATA frame ends the
@@ -374,8 +359,7 @@ int rp_h2_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *he
         }
     }
     if (stream->over) {
-        rp_loop_set_timer(session->d->loop, &stream->timer,
-                          session->d->loop->now + stream->base.server->timeout);
+        rp_h2_expect_progress(stream);
     }
     else if (stream->base.x.client_blocked && stream->piece_count < RP_H2_PIECES) {
         rp_h2_make_due(stream);

@@ -61,11 +61,9 @@ void rp_h2_earn(rp_h2_session *session)
 
 int rp_h2_tolerates(rp_h2_session *session, rp_h2_nuisance nuisance)
 {
-    if (session->budget[nuisance] > 0) {
-        session->budget[nuisance]--;
-        return 1;
+    if (session->budget[nuisance] <= 0) {
+        refill(session);
     }
-    refill(session);
     if (session->budget[nuisance] > 0) {
         session->budget[nuisance]--;
         return 1;

@@ -17,7 +17,7 @@
 #include "rproxy/pipeline/rp_request_id.h"
 
 #define FIELD_OVERHEAD 32               /* as SETTINGS_MAX_HEADER_LIST_SIZE counts */
-#define PSEUDO_FIELDS 6                 /* room for those of a response, and for what we add */
+#define OWN_FIELDS 6                    /* room for those of an answer of ours */
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
@@ -183,16 +183,6 @@ static void ask_for_upgrade(rp_h2_stream *stream)
     }
 }
 
-/* The exchange would send it as an ordinary request otherwise. */
-static int is_upgrade_allowed(rp_upgrade allowed, const char *protocol)
-{
-    if (allowed == RP_UPGRADE_OFF || strncasecmp(protocol, "h2c", 3) == 0) {
-        return 0;
-    }
-    return strcasecmp(protocol, "websocket") == 0
-        || (allowed == RP_UPGRADE_ANY && !strpbrk(protocol, ", \t;"));
-}
-
 static void expect_100(rp_h2_stream *stream)
 {
     const rp_field *expect = rp_fields_get(&stream->base.request.fields, RP_FIELD_EXPECT, 0);
@@ -262,7 +252,7 @@ int rp_h2_take_head(rp_h2_stream *stream)
     if (!found) {
         return HTTP_MISDIRECTED_REQUEST;        /* cannot be: see rp_eligible_http2() */
     }
-    if (stream->protocol && !is_upgrade_allowed(q->route->settings.upgrade, stream->protocol)) {
+    if (stream->protocol && !rp_upgrade_allows(q->route->settings.upgrade, stream->protocol)) {
         return HTTP_NOT_IMPLEMENTED;    /* RFC 9220 section 3 */
     }
     if (!rp_engine_allows_body(q)) {
@@ -283,9 +273,9 @@ static nghttp2_nv pair(const char *name, apr_size_t name_len, const char *value,
                          NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE };
 }
 
-/* Names are in lower case (RFC 9113 section 8.2.1). Returns how many there are; *size is what they
- * come to in a log. */
-static size_t pairs_of(rp_h2_stream *stream, const char *status, const rp_fields *fields,
+/* Names are in lower case (RFC 9113 section 8.2.1); status 0: they are trailers. Returns how many
+ * there are. */
+static size_t pairs_of(rp_h2_stream *stream, int status, const rp_fields *fields,
                        nghttp2_nv **pairs)
 {
     apr_pool_t *pool = stream->base.pool;
@@ -294,7 +284,7 @@ static size_t pairs_of(rp_h2_stream *stream, const char *status, const rp_fields
 
     *pairs = nv;
     if (status) {
-        nv[count++] = pair(":status", 7, status, 3);
+        nv[count++] = pair(":status", 7, apr_itoa(pool, status), 3);
         stream->wire_out += FIELD_OVERHEAD / 2;
     }
     for (int i = 0; i < fields->count; i++) {
@@ -310,11 +300,6 @@ static size_t pairs_of(rp_h2_stream *stream, const char *status, const rp_fields
     return count;
 }
 
-static const char *digits_of(rp_h2_stream *stream, int status)
-{
-    return apr_itoa(stream->base.pool, status);
-}
-
 static int are_sendable(const rp_fields *fields)
 {
     for (int i = 0; i < fields->count; i++) {
@@ -328,56 +313,46 @@ static int are_sendable(const rp_fields *fields)
     return 1;
 }
 
-int rp_h2_submit_head(rp_h2_stream *stream, int status, const rp_fields *fields, int has_body)
+/* For the head of a response; 0: it cannot be sent. */
+static size_t head_pairs(rp_h2_stream *stream, int status, const rp_fields *fields,
+                         nghttp2_nv **pairs)
 {
-    nghttp2_nv *pairs;
-    size_t count;
-
     if (!are_sendable(fields)) {
         return 0;
     }
-    count = pairs_of(stream, digits_of(stream, status), fields, &pairs);
     rp_h2_make_ready(stream->session);
-    return nghttp2_submit_response(stream->session->ng, stream->id, pairs, count,
+    return pairs_of(stream, status, fields, pairs);
+}
+
+int rp_h2_submit_head(rp_h2_stream *stream, int status, const rp_fields *fields, int has_body)
+{
+    nghttp2_nv *pairs;
+    size_t count = head_pairs(stream, status, fields, &pairs);
+
+    return count > 0
+        && nghttp2_submit_response(stream->session->ng, stream->id, pairs, count,
                                    has_body ? &rp_h2_body : NULL) == 0;
 }
 
 int rp_h2_submit_interim(rp_h2_stream *stream, int status, const rp_fields *fields)
 {
     nghttp2_nv *pairs;
-    size_t count;
+    size_t count = head_pairs(stream, status, fields, &pairs);
 
-    if (!are_sendable(fields)) {
-        return 0;
-    }
-    count = pairs_of(stream, digits_of(stream, status), fields, &pairs);
-    rp_h2_make_ready(stream->session);
-    return nghttp2_submit_headers(stream->session->ng, NGHTTP2_FLAG_NONE, stream->id, NULL, pairs,
+    return count > 0
+        && nghttp2_submit_headers(stream->session->ng, NGHTTP2_FLAG_NONE, stream->id, NULL, pairs,
                                   count, NULL) == 0;
 }
 
 int rp_h2_submit_trailers(rp_h2_stream *stream, const rp_fields *fields)
 {
     nghttp2_nv *pairs;
-    size_t count = pairs_of(stream, NULL, fields, &pairs);
+    size_t count = pairs_of(stream, 0, fields, &pairs);
 
     return nghttp2_submit_trailer(stream->session->ng, stream->id, pairs, count) == 0;
 }
 
 /* ---- answers of our own ---------------------------------------------------------------------- */
-
-/* RFC 9209: who failed and how; nothing about addresses inside. */
-static void add_proxy_status(const rp_engine_request *q, rp_fields *fields)
-{
-    const char *via = q->route ? q->route->settings.via : NULL;
-    const char *name = via ? strchr(via, ' ') : NULL;
-
-    if (q->x.outcome == RP_OUTCOME_ERROR) {
-        rp_fields_add_known(fields, RP_FIELD_PROXY_STATUS, "Proxy-Status",
-                            apr_psprintf(q->pool, "\"%s\"; error=%s", name ? name + 1 : "rproxy",
-                                         rp_reason_get(q->x.reason)->proxy_status));
-    }
-}
 
 static void keep_fields(const rp_fields *replaced, rp_fields *fields)
 {
@@ -400,7 +375,7 @@ void rp_h2_answer(rp_h2_stream *stream, int status)
     apr_size_t len = strlen(page);
     int has_body = !q->request.method || strcmp(q->request.method, "HEAD") != 0;
 
-    rp_fields_init(fields, q->pool, PSEUDO_FIELDS);
+    rp_fields_init(fields, q->pool, OWN_FIELDS);
     rp_fields_add_known(fields, RP_FIELD_CONTENT_TYPE, "Content-Type",
                         "text/html; charset=iso-8859-1");
     rp_fields_add_known(fields, RP_FIELD_CONTENT_LENGTH, "Content-Length",
@@ -408,7 +383,10 @@ void rp_h2_answer(rp_h2_stream *stream, int status)
     if (q->x.outcome == RP_OUTCOME_REPLACED) {
         keep_fields(&replaced, fields);
     }
-    add_proxy_status(q, fields);
+    if (q->x.outcome == RP_OUTCOME_ERROR) {
+        rp_fields_add_known(fields, RP_FIELD_PROXY_STATUS, "Proxy-Status",
+                            rp_reason_proxy_status(q->pool, q->x.reason, q->x.settings->via));
+    }
     if (q->route && q->route->header_rules) {
         rp_header_rules_always(q->route->header_rules, fields);
     }

@@ -27,6 +27,8 @@ typedef enum rp_h2_nuisance {
     RP_H2_NUISANCES
 } rp_h2_nuisance;
 
+typedef struct rp_h2_stream rp_h2_stream;
+
 typedef struct rp_h2_session {
     rp_downstream *d;
     nghttp2_session *ng;
@@ -61,7 +63,7 @@ struct rp_h2_stream {
     rp_engine_request base;             /* first */
     rp_loop_timer timer;
     rp_h2_session *session;
-    rp_h2_stream *next, **link;         /* the session's; next: also the free list */
+    rp_h2_stream *next, **link;         /* the session's */
     rp_h2_stream *next_due;
     int32_t id;
     int is_due;
@@ -69,7 +71,7 @@ struct rp_h2_stream {
     apr_size_t head_size;               /* of the fields so far, as RFC 9113 section 6.5.2 counts */
     rp_fields request_trailers;
     rp_buffer cookie;                   /* of several fields, not ended yet; len 0: none */
-    char *body;                         /* request bytes that wait, a loop's block each */
+    char *body;                         /* malloc: request bytes that wait; NULL: none */
     apr_size_t body_len, body_off, body_size;
     rp_h2_piece pieces[RP_H2_PIECES];
     int piece_count;
@@ -101,6 +103,9 @@ void rp_h2_step(rp_engine_request *q, int upstream_ready);
 
 /** The exchange has ended: what the client gets. */
 void rp_h2_end_exchange(rp_h2_stream *stream);
+
+/** The client has to take something of the answer in the server's Timeout from now. */
+void rp_h2_expect_progress(rp_h2_stream *stream);
 
 /** The client has gone: what goes on nevertheless does so without it. */
 void rp_h2_lose_client(rp_h2_stream *stream);
@@ -140,7 +145,8 @@ void rp_h2_add_field(rp_h2_stream *stream, nghttp2_rcbuf *name, nghttp2_rcbuf *v
  * request is answered with that; -1: malformed. */
 int rp_h2_take_head(rp_h2_stream *stream);
 
-/** Submits the head of a response; has_body zero: it ends the stream. Zero: it cannot be sent. */
+/** Submits the head of a final response; has_body zero: it ends the stream. Zero: it cannot be
+ * sent. */
 int rp_h2_submit_head(rp_h2_stream *stream, int status, const rp_fields *fields, int has_body);
 
 /** Submits an interim response. */

@@ -5,13 +5,9 @@
 /* Streams of HTTP/2: their life, and the exchange of each. */
 
 #include <stddef.h>
-#include <stdlib.h>
-#include <string.h>
 #include "httpd.h"
 #include "rproxy/engine/rp_access_log.h"
 #include "rproxy/engine/rp_h2_private.h"
-
-#define STREAMS_KEPT 256                /* free streams of a loop, each with a pool of 8 KiB */
 
 /* ---- streams --------------------------------------------------------------------------------- */
 
@@ -19,36 +15,19 @@ static void stream_expired(rp_loop_timer *timer);
 
 rp_h2_stream *rp_h2_new_stream(rp_h2_session *session, int32_t id)
 {
-    rp_engine_loop *engine = session->d->engine;
-    rp_h2_stream *stream = engine->free_streams;
-    apr_pool_t *pool;
+    rp_downstream *d = session->d;
+    rp_h2_stream *stream = rp_engine_new_request(&d->engine->h2_streams, d, sizeof(*stream));
 
-    if (stream) {
-        engine->free_streams = stream->next;
-        engine->free_stream_count--;
-        pool = stream->base.pool;
-        memset(stream, 0, sizeof(*stream));
-    }
-    else {
-        apr_pool_create(&pool, session->d->loop->pool);
-        stream = calloc(1, sizeof(*stream));
-        if (!stream) {
-            abort();
-        }
-    }
-    stream->base.pool = pool;
-    stream->base.d = session->d;
     stream->base.step = rp_h2_step;
     stream->base.major_version = 2;
     stream->base.keep_alive = 1;
-    stream->base.began = session->d->loop->now;
-    stream->base.server = session->d->c->base_server;
+    stream->base.server = d->c->base_server;
     stream->timer.expired = stream_expired;
     stream->session = session;
     stream->id = id;
     stream->open = 1;
-    rp_fields_init(&stream->base.request.fields, pool, 16);
-    rp_fields_init(&stream->request_trailers, pool, 0);
+    rp_fields_init(&stream->base.request.fields, stream->base.pool, 16);
+    rp_fields_init(&stream->request_trailers, stream->base.pool, 0);
     stream->next = session->streams;
     stream->link = &session->streams;
     if (stream->next) {
@@ -77,7 +56,6 @@ static void forget_due(rp_h2_stream *stream)
 static void drop_stream(rp_h2_stream *stream)
 {
     rp_h2_session *session = stream->session;
-    rp_engine_loop *engine = session->d->engine;
 
     forget_due(stream);
     rp_loop_drop_timer(session->d->loop, &stream->timer);
@@ -88,27 +66,7 @@ static void drop_stream(rp_h2_stream *stream)
     }
     session->stream_count--;
     session->idle_since = session->d->loop->now;
-    apr_pool_clear(stream->base.pool);
-    if (engine->free_stream_count < STREAMS_KEPT) {
-        stream->next = engine->free_streams;
-        engine->free_streams = stream;
-        engine->free_stream_count++;
-    }
-    else {
-        apr_pool_destroy(stream->base.pool);
-        free(stream);
-    }
-}
-
-void rp_h2_end(rp_engine_loop *engine)
-{
-    while (engine->free_streams) {
-        rp_h2_stream *stream = engine->free_streams;
-
-        engine->free_streams = stream->next;
-        free(stream);
-    }
-    engine->free_stream_count = 0;
+    rp_engine_drop_request(&session->d->engine->h2_streams, &stream->base);
 }
 
 void rp_h2_make_ready(rp_h2_session *session)
@@ -149,14 +107,27 @@ void rp_h2_finish_stream(rp_h2_stream *stream)
 
 /* ---- the exchange of a stream ---------------------------------------------------------------- */
 
+/* Nothing of the proxy's holds the stream any more: the client takes what there is, in time. */
+static void be_over(rp_h2_stream *stream)
+{
+    stream->over = 1;
+    rp_h2_expect_progress(stream);
+}
+
+void rp_h2_expect_progress(rp_h2_stream *stream)
+{
+    rp_engine_request *q = &stream->base;
+
+    rp_loop_set_timer(q->d->loop, &stream->timer, q->d->loop->now + q->server->timeout);
+}
+
 void rp_h2_end_exchange(rp_h2_stream *stream)
 {
     rp_engine_request *q = &stream->base;
     rp_exchange *x = &q->x;
 
     rp_engine_account(q);
-    stream->over = 1;
-    rp_loop_set_timer(q->d->loop, &stream->timer, q->d->loop->now + q->host->server->timeout);
+    be_over(stream);
     if (x->outcome != RP_OUTCOME_DONE && x->outcome != RP_OUTCOME_REPLACED) {
         rp_access_log_failure(q->d->engine->log, q);
     }
@@ -231,7 +202,6 @@ static void stream_expired(rp_loop_timer *timer)
 {
     rp_h2_stream *stream = (rp_h2_stream *)((char *)timer - offsetof(rp_h2_stream, timer));
     rp_engine_request *q = &stream->base;
-    apr_time_t due;
 
     if (stream->answered) {
         rp_h2_reset(stream, NGHTTP2_NO_ERROR);
@@ -249,10 +219,7 @@ static void stream_expired(rp_loop_timer *timer)
         rp_h2_make_ready(stream->session);
         return;
     }
-    due = rp_engine_body_deadline(q);
-    if (due && due <= q->d->loop->now) {
-        q->body_status = HTTP_REQUEST_TIME_OUT;
-        rp_exchange_end(&q->x, RP_REASON_REQUEST_BODY);
+    if (rp_engine_is_body_late(q)) {
         rp_h2_end_exchange(stream);
         return;
     }
@@ -271,9 +238,7 @@ void rp_h2_begin_exchange(rp_h2_stream *stream)
         rp_h2_make_due(stream);
         return;
     }
-    stream->over = 1;
-    rp_loop_set_timer(stream->base.d->loop, &stream->timer,
-                      stream->base.d->loop->now + stream->base.server->timeout);
+    be_over(stream);
     if (status > 0) {
         rp_h2_answer(stream, status);
     }

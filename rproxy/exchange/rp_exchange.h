@@ -15,6 +15,8 @@
 #ifndef RP_EXCHANGE_H
 #define RP_EXCHANGE_H
 
+#include <string.h>
+#include <strings.h>
 #include <apr_pools.h>
 #include <apr_time.h>
 #include "rproxy/http/rp_http.h"
@@ -49,6 +51,16 @@ typedef struct rp_retry {
 } rp_retry;
 
 typedef enum rp_upgrade { RP_UPGRADE_WEBSOCKET, RP_UPGRADE_ANY, RP_UPGRADE_OFF } rp_upgrade;
+
+/** Nonzero if a client may ask for the protocol; a list of them, and h2c, never. */
+static inline int rp_upgrade_allows(rp_upgrade allowed, const char *protocol)
+{
+    if (allowed == RP_UPGRADE_OFF || strncasecmp(protocol, "h2c", 3) == 0) {
+        return 0;
+    }
+    return strcasecmp(protocol, "websocket") == 0
+        || (allowed == RP_UPGRADE_ANY && !strpbrk(protocol, ", \t;"));
+}
 
 typedef enum rp_forwarded {
     RP_FORWARDED_X = 1,                 /* X-Forwarded-For, -Proto, -Host, -Port */

@@ -48,15 +48,10 @@ static const char *wanted_upgrade(const rp_exchange *x)
     const rp_request *request = x->request;
     const rp_field *upgrade = rp_fields_get(&request->fields, RP_FIELD_UPGRADE, 0);
 
-    if (x->settings->upgrade == RP_UPGRADE_OFF || !upgrade || request->minor_version < 1
-        || has_body(request) || !names(&request->fields, RP_FIELD_CONNECTION, "upgrade")) {
-        return NULL;
-    }
-    if (strcasecmp(upgrade->value, "websocket") == 0) {
-        return strcmp(request->method, "GET") == 0 ? upgrade->value : NULL;
-    }
-    if (x->settings->upgrade != RP_UPGRADE_ANY || strncasecmp(upgrade->value, "h2c", 3) == 0
-        || strpbrk(upgrade->value, ", \t;") != NULL) {
+    if (!upgrade || !rp_upgrade_allows(x->settings->upgrade, upgrade->value)
+        || request->minor_version < 1 || has_body(request)
+        || !names(&request->fields, RP_FIELD_CONNECTION, "upgrade")
+        || (strcasecmp(upgrade->value, "websocket") == 0 && strcmp(request->method, "GET") != 0)) {
         return NULL;
     }
     return upgrade->value;

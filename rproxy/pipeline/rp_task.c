@@ -97,16 +97,6 @@ int rp_task_start(rp_task *task)
 
 /* ---- end ------------------------------------------------------------------------------------- */
 
-/* RFC 9209: who failed and how; nothing about addresses inside. */
-static void set_proxy_status(const rp_task *task)
-{
-    const char *name = task->settings.via ? strchr(task->settings.via, ' ') : NULL;
-
-    apr_table_setn(task->r->err_headers_out, "Proxy-Status",
-                   apr_psprintf(task->r->pool, "\"%s\"; error=%s", name ? name + 1 : "rproxy",
-                                rp_reason_get(task->x.reason)->proxy_status));
-}
-
 /* What is left of the body isn't waited for. */
 static void leave_rest_of_body(rp_task *task)
 {
@@ -128,7 +118,8 @@ static int answer_error(rp_task *task)
         r->status = RP_STATUS_CLIENT_CLOSED;
         return OK;
     }
-    set_proxy_status(task);
+    apr_table_setn(r->err_headers_out, "Proxy-Status",
+                   rp_reason_proxy_status(r->pool, task->x.reason, task->settings.via));
     return status ? status : HTTP_INTERNAL_SERVER_ERROR;
 }
 

@@ -334,9 +334,15 @@ apr_time_t rp_engine_wait(rp_engine_request *q, int *again)
     return q->d->loop->now + apr_time_from_sec(10);
 }
 
-apr_time_t rp_engine_body_deadline(const rp_engine_request *q)
+int rp_engine_is_body_late(rp_engine_request *q)
 {
-    return q->x.want_client_read && !q->tunnel ? q->body_began + apr_time_from_sec(20) : 0;
+    if (!q->x.want_client_read || q->tunnel
+        || q->d->loop->now < q->body_began + apr_time_from_sec(20)) {
+        return 0;
+    }
+    q->body_status = HTTP_REQUEST_TIME_OUT;
+    rp_exchange_end(&q->x, RP_REASON_REQUEST_BODY);
+    return 1;
 }
 
 apr_time_t rp_engine_read_deadline(const rp_read_limit *limit, apr_time_t from, apr_int64_t bytes)
@@ -828,7 +834,7 @@ static void end(void)
 {
     rp_downstream_close(&connection);
     FUZZ_ASSERT(!connection.session && peer.exchanges == 0 && fuzz_lent == 0);
-    rp_h2_end(&engine);
+    rp_engine_free_requests(&engine.h2_streams);
     for (int i = 0; i < FUZZ_TIMERS; i++) {
         FUZZ_ASSERT(!fuzz_timers[i]);
     }
