@@ -3,6 +3,7 @@
  */
 
 #include <string.h>
+#include <strings.h>
 #include <apr_strings.h>
 #include "httpd.h"
 #include "http_config.h"
@@ -109,18 +110,62 @@ static void fill_table(apr_table_t *table, const rp_fields *fields)
     }
 }
 
-/* As httpd does with fields that a client sends more than once. rules: of the route, or NULL. */
-static void merge_into_table(apr_table_t *table, const rp_fields *fields,
+static int have_one_name(const rp_field *a, const rp_field *b)
+{
+    return a->name_len == b->name_len && strncasecmp(a->name, b->name, a->name_len) == 0;
+}
+
+/* rules: of the route, or NULL. Those that they made stand apart. */
+static int is_clients(const rp_header_rules *rules, const rp_field *field)
+{
+    return !rules || !rp_header_rules_made(rules, field);
+}
+
+/* Puts the client's fields with one name, from the first on, behind each other. */
+static const char *joined_value(apr_pool_t *pool, const rp_fields *fields, int from,
+                                const rp_header_rules *rules)
+{
+    const rp_field *first = &fields->items[from];
+    rp_buffer value = { .len = 0 };
+
+    for (int i = from + 1; i < fields->count; i++) {
+        const rp_field *field = &fields->items[i];
+
+        if (have_one_name(first, field) && is_clients(rules, field)) {
+            if (value.len == 0) {
+                rp_buffer_init(&value, pool, 256);
+                rp_buffer_add(&value, first->value, first->value_len);
+            }
+            rp_buffer_add(&value, ", ", 2);
+            rp_buffer_add(&value, field->value, field->value_len);
+        }
+    }
+    if (value.len == 0) {
+        return first->value;
+    }
+    rp_buffer_add(&value, "", 1);
+    return value.data;
+}
+
+/* As httpd does with fields that a client sends more than once, but in pool: the table's own lives
+ * as long as the loop. rules: of the route, or NULL. */
+static void merge_into_table(apr_table_t *table, apr_pool_t *pool, const rp_fields *fields,
                              const rp_header_rules *rules)
 {
     for (int i = 0; i < fields->count; i++) {
         const rp_field *field = &fields->items[i];
+        int before = 0;
 
-        if (rules && rp_header_rules_made(rules, field)) {
+        if (!is_clients(rules, field)) {
             apr_table_addn(table, field->name, field->value);
+            continue;
         }
-        else {
-            apr_table_mergen(table, field->name, field->value);
+        while (before < i && !(have_one_name(&fields->items[before], field)
+                               && is_clients(rules, &fields->items[before]))) {
+            before++;
+        }
+        if (before == i) {
+            apr_table_addn(table, field->name, joined_value(pool, fields, i, rules));
         }
     }
 }
@@ -166,7 +211,7 @@ static void fill(rp_access_log *log, const rp_engine_request *q)
     r->read_length = q->body_bytes;
     r->sent_bodyct = q->head_sent;
     if (log->needs->request_fields) {
-        merge_into_table(r->headers_in, &request->fields,
+        merge_into_table(r->headers_in, r->pool, &request->fields,
                          q->route ? q->route->header_rules : NULL);
     }
     r->hostname = q->hostname;
