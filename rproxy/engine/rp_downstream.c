@@ -35,6 +35,10 @@ APLOG_USE_MODULE(rproxy);
  * The first can be seen; the memory is kept this much longer for the second. */
 #define RP_WORKERS_LAST_WRITE apr_time_from_msec(50)
 
+/* As long as the MPM counts an open connection, a child that ends has threads for what it accepted
+ * last; the count leaves out connections that still wait for a thread. */
+#define RP_LAST_ACCEPTED apr_time_from_msec(250)
+
 /* ---- taking: the worker's thread ------------------------------------------------------------ */
 
 /* Connection filters that the engine may go around: it does their work itself. */
@@ -525,10 +529,21 @@ static void destroy(rp_downstream *d)
     apr_pool_destroy(c->pool);
 }
 
+/* Until when the MPM's side of it has to be there. */
+static apr_time_t kept_until(const rp_downstream *d)
+{
+    apr_time_t draining_since = rp_park_timer_draining_since();
+    apr_time_t until = d->released_at + RP_WORKERS_LAST_WRITE;
+
+    return draining_since + RP_LAST_ACCEPTED > until ? draining_since + RP_LAST_ACCEPTED : until;
+}
+
 static void finish(rp_downstream *d)
 {
-    if (d->loop->now < d->released_at + RP_WORKERS_LAST_WRITE) {
-        rp_loop_set_timer(d->loop, &d->timer, d->released_at + RP_WORKERS_LAST_WRITE);
+    apr_time_t until = kept_until(d);
+
+    if (d->loop->now < until) {
+        rp_loop_set_timer(d->loop, &d->timer, until);
         return;
     }
     destroy(d);
@@ -554,7 +569,7 @@ void rp_downstream_abort(rp_downstream *d, int reset)
 
         setsockopt(d->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
     }
-    else if (d->loop->now < d->released_at + RP_WORKERS_LAST_WRITE) {
+    else if (d->loop->now < kept_until(d)) {
         shutdown(d->fd, SHUT_RDWR);     /* the client need not wait for it */
     }
     rp_loop_set_timer(d->loop, &d->timer, 0);
