@@ -346,7 +346,8 @@ sub http2_of {
 sub http2 {
     my ($t, $lines, $reason, %options) = @_;
     local $Test::Builder::Level = $Test::Builder::Level + 1;
-    configure($t, ['Protocols h2 h2c http/1.1', "RProxyPass / $B", @$lines], %options);
+    configure($t, ['Protocols h2 h2c http/1.1', "RProxyPass / $B", ref $lines ? @$lines : $lines],
+        %options);
     my $text = http2_of($t, $vhost);
     my $name = name_of($options{server} // $lines);
     return is($text, 'engine', "engine: $name") if !$reason;
@@ -411,6 +412,100 @@ behaviour 'HTTP/2 is not the engine\'s where there are guards', @engine, sub {
         server => [in_location('/server-status', 'SetHandler server-status')]);
     http2($t, [in_location('/app/', "RProxyPass $B", 'RProxyForwarded off')],
         qr{the pipeline takes /app alone $at});
+};
+
+behaviour 'what SetEnvIf sets for HTTP/1.x and for filters doesn\'t keep HTTP/2 away', @engine, sub {
+    my ($t) = @_;
+    $t->extra_modules(qw(http2 setenvif ssl));
+    my $at = qr/\(\S+:\d+\)/;
+    my $old = 'BrowserMatch ^Old nokeepalive';
+    http2($t, [], undef, server => \@setenvif_debian);
+    http2($t, ['SetEnvIf User-Agent ".*MSIE.*" nokeepalive ssl-unclean-shutdown downgrade-1.0 '
+            . 'force-response-1.0', 'BrowserMatchNoCase \bMSIE !no-gzip !gzip-only-text/html',
+        'SetEnvIfNoCase Request_URI "\.(?:gif|jpe?g|png)$" no-gzip=1 no-brotli']);
+    for ("$old seen", 'BrowserMatch ^Old force-no-vary', 'BrowserMatch ^Old !force-no-vary',
+        'BrowserMatch ^Old ssl-accurate-shutdown') {
+        http2($t, $_, qr{the pipeline takes \Q$_\E $at});
+    }
+    # Another line makes something of it.
+    my @test = 'SetEnvIf NoKeepAlive 1 own';
+    http2($t, [@test], qr{the pipeline takes \Q$old\E $at}, server => [$old]);
+    http2($t, [$old, @test], qr{the pipeline takes \Q$old\E $at});
+    for ('%{nokeepalive}e', '%{ENV:NoKeepAlive}x') {
+        http2($t, [$old, qq{LogFormat "$_" own}], qr{the pipeline takes \Q$old\E $at});
+    }
+    http2($t, [$old, 'LogFormat "%{no-gzip}e" own']);
+};
+
+my $STATUS = '/server-status';
+my @status = in_location($STATUS, 'SetHandler server-status', 'Require local');
+
+# What RPROXY_EXPLAIN says of HTTP/2 with these lines beside a rule for /.
+sub http2_text {
+    my ($t, $lines, %options) = @_;
+    configure($t, ['Protocols h2 http/1.1', 'SSLEngine on', @$lines, "RProxyPass / $B"], %options);
+    return http2_of($t, $vhost);
+}
+
+behaviour 'for pages about the server itself the engine asks for HTTP/1.1', @engine, sub {
+    my ($t) = @_;
+    $t->extra_modules(qw(http2 ssl status headers));
+    my $at = qr/\(\S+:\d+\)/;
+    my $yes = qr{^engine; in HTTP/1\.1 /server-status $at$};
+    like(http2_text($t, \@status), $yes, 'of the virtual host');
+    like(http2_text($t, [], server => \@status), $yes, 'of the main server');
+    like(http2_text($t, [], server => ['SSLEngine on', @status]), $yes, 'with its SSLEngine');
+    like(http2_text($t, ["RProxyPass $STATUS !"], server => \@status), $yes, 'that is not proxied');
+    like(http2_text($t, [in_location($STATUS, 'SetHandler server-status', 'RProxyPass !')]), $yes,
+        'by its section');
+    like(http2_text($t, [in_location("$STATUS/", 'Require ip 10', 'Header set A b')],
+        server => \@status), qr{^engine; in HTTP/1\.1 /server-status $at, /server-status/ $at$},
+        'with other sections of its path');
+    for (qw(server-info balancer-manager ldap-status md-status)) {
+        like(http2_text($t, [in_location('/x', "SetHandler \u$_")]),
+            qr{^engine; in HTTP/1\.1 /x $at$}, $_);
+    }
+    $t->vhost('near.example.test', [], port => $t->port);
+    like(http2_of($t, $vhost), qr{^mod_http2 \(near\.example\.test is on the same address: },
+        'others on the address count');
+};
+
+behaviour 'and for nothing else', @engine, sub {
+    my ($t) = @_;
+    $t->extra_modules(qw(http2 ssl status alias setenvif));
+    my $at = qr/\(\S+:\d+\)/;
+    my $barred = sub {
+        my ($lines, $reason, %options) = @_;
+        local $Test::Builder::Level = $Test::Builder::Level + 1;
+        return like(http2_text($t, $lines, %options), qr{^mod_http2 \($reason\)$},
+            join ' / ', @$lines);
+    };
+    my $takes = qr{the pipeline takes /server-status $at};
+    $barred->(['SSLEngine off', @status], $takes);
+    $barred->(['SSLEngine off'], $takes, server => ['SSLEngine on', @status]);
+    $barred->([in_location('/x', 'SetHandler default-handler')], qr{the pipeline takes /x $at});
+    $barred->([in_location('/x', 'Require local')], qr{the pipeline takes /x $at});
+    $barred->([@status, in_location($STATUS, 'SetHandler none')], $takes);
+    $barred->([@status, in_location("$STATUS/app", 'Require local')],
+        qr{the pipeline takes /server-status/app $at});
+    $barred->([@status, 'Alias /icons/ /srv/icons/', 'RProxyPass /icons !'],
+        qr{/icons is not proxied $at});
+    $barred->([@status, 'RProxyPass /server !'], qr{/server is not proxied $at});
+    $barred->([@status, "RProxyPass $STATUS $B"], qr{/server-status: SetHandler server-status $at});
+    $barred->([in_location('/*-status', 'SetHandler server-status')],
+        qr{the pipeline takes /\*-status $at});
+    $barred->(['<LocationMatch "-status$">', 'SetHandler server-status', '</LocationMatch>'],
+        qr{the pipeline takes regex -status\$ $at});
+    $barred->([@status, 'BrowserMatch ^Old seen'],
+        qr{the pipeline takes BrowserMatch \^Old seen $at});
+    # Without http/1.1 there is nothing to come back with.
+    my @only = ('</VirtualHost>', '<VirtualHost 127.0.0.1:' . $t->listen . '>',
+        'ServerName only.example.test', 'Protocols h2', 'SSLEngine on', "RProxyPass / $B", @status);
+    configure($t, \@only);
+    like(http2_of($t, qr/virtual host only\./), qr{^mod_http2 \($takes\)$}, 'Protocols h2');
+    configure($t, [@only, "RProxyPass $STATUS !"]);
+    like(http2_of($t, qr/virtual host only\./), qr{^mod_http2 \(/server-status is not proxied },
+        'Protocols h2, not proxied');
 };
 
 behaviour 'HTTP/2 is not the engine\'s where ErrorDocument words errors', @engine, sub {

@@ -151,7 +151,7 @@ behaviour 'stop ends at once, whatever is under way', lanes => [qw(engine engine
 behaviour 'MaxConnectionsPerChild', @engine, sub {
     my ($t) = @_;
     $t->mpm_config(MaxConnectionsPerChild => 20);
-    my $up = proxied($t);
+    my $up = proxied($t, 'RProxyTimeout drain=300s');  # however long the MPM takes for new ones
     my %seen;
     my $tunnel = RProxy::Tunnel->open($t, '/ws');
     my $socket = RProxy::WebSocket->over($tunnel);

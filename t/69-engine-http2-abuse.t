@@ -406,14 +406,30 @@ behaviour 'a small head that expands to a large one', @engine, sub {
     my $good = connect_h2($t);
     my $before = $t->memory->{rss};
     my $h2 = connect_h2($t);
-    for (1 .. 20) {
-        my $exchange = $h2->begin_block(repeated(['x-a', 'b' x 4000], 16_000), 1);
-        my $response = $exchange->response;
-        is($response->status // $exchange->error, '431', 'it is refused');
+    for ([20, 431], [16_000, 'RST_STREAM INTERNAL_ERROR']) {
+        my ($times, $end) = @$_;
+        for (1 .. 20) {
+            my $exchange = $h2->begin_block(repeated(['x-a', 'b' x 4000], $times), 1);
+            my $response = $exchange->response;
+            is($response->status // $exchange->error, $end, "$times fields: it is refused");
+        }
     }
     cmp_ok($t->memory->{rss} - $before, '<', 8 * ROOM, 'without growing');
     is($good->get('/good')->body, "upstream\n", 'another connection is served');
     is_deeply([map { $_->target } $up->requests], ['/good'], 'nothing else reached the upstream');
+};
+
+behaviour 'very many small heads that expand to large ones', @engine, sub {
+    my ($t) = @_;
+    proxied($t);
+    $t->start;
+    ends_with_calm($t, 'malformed', sub {
+        my ($h2) = @_;
+        for my $number (1 .. 300) {
+            $h2->begin_block(repeated(['x-a', 'b' x 4000], 16_000), 1);
+            last if $number % 50 == 0 && !$h2->ping;
+        }
+    });
 };
 
 behaviour 'cookies in many pieces cost no more memory than their head', @engine, sub {

@@ -282,6 +282,13 @@ static void add_md_guard(const rp_proof *proof, rp_engine_guards *guards)
     }
 }
 
+static void add_request_guard(const rp_proof *proof, const rp_scope *own, rp_guard guard,
+                              rp_engine_guards *guards)
+{
+    guard.http2 = rp_http2_of_request(proof->main_scope, own, &guard);
+    rp_guards_add(guards, &guard);
+}
+
 static void make_guards(decision *d, const rp_scope *own)
 {
     const rp_proof *proof = d->proof;
@@ -291,14 +298,15 @@ static void make_guards(decision *d, const rp_scope *own)
         const rp_section *section = APR_ARRAY_IDX(d->sections, i, const rp_section *);
 
         if (section_guards(d, section) && !section_is_route(d, section))
-            rp_guards_add_section(proof->pool, guards, section);
+            rp_guards_add_section(proof->pool, guards, section)->http2
+                = rp_http2_of_section(d->sections, section);
         if (misses_own_path(d, section))
             rp_guards_add_bare(proof->pool, guards, section);
     }
     for (const rp_scope *scope = proof->main_scope; scope;
          scope = scope == own ? NULL : own) {
         for (int i = 0; i < scope->guards->nelts; i++)
-            rp_guards_add(guards, &APR_ARRAY_IDX(scope->guards, i, rp_guard));
+            add_request_guard(proof, own, APR_ARRAY_IDX(scope->guards, i, rp_guard), guards);
     }
     if (proof->md)
         add_md_guard(proof, guards);

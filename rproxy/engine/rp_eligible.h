@@ -12,7 +12,8 @@
  * pipeline one by one.
  *
  * A stream of HTTP/2 can't go to the pipeline: the engine takes such a connection only where every
- * request that may come on it is the engine's.
+ * request that may come on it is the engine's, or for one of the pages about the server itself: for
+ * these the client is asked to come back with HTTP/1.1.
  *
  * Made in check_config, immutable afterwards: any thread may read it. */
 #ifndef RP_ELIGIBLE_H
@@ -51,7 +52,8 @@ typedef struct rp_engine_host {
     int merges_slashes;                 /* MergeSlashes */
     int strict_sni;                     /* SSLStrictSNIVHostCheck on, here or in the main server */
     const char *no_http2;               /* why the engine doesn't take HTTP/2 connections for it;
-                                         * NULL: every request for it is the engine's */
+                                         * NULL: every request for it is the engine's, but for
+                                         * those of rp_eligible_needs_http1() */
     rp_engine_route *routes;            /* all routes of the table, also the pipeline's */
     int route_count;
 } rp_engine_host;
@@ -102,5 +104,10 @@ const apr_array_header_t *rp_eligible_guards(apr_pool_t *pool, const server_rec 
  * the fields are set. pool: of the request. */
 int rp_eligible_is_guarded(const rp_engine_host *host, apr_pool_t *pool,
                            const rp_request *request);
+
+/** The same for a stream of HTTP/2 where host->no_http2 is NULL: nonzero if the client has to
+ * repeat the request in HTTP/1.1 (RFC 9113 section 7, HTTP_1_1_REQUIRED). */
+int rp_eligible_needs_http1(const rp_engine_host *host, apr_pool_t *pool,
+                            const rp_request *request);
 
 #endif

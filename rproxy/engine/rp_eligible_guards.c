@@ -121,10 +121,18 @@ rp_engine_guards *rp_guards_make(apr_pool_t *pool)
     return guards;
 }
 
+static rp_guard *add(rp_engine_guards *guards, const rp_guard *guard)
+{
+    rp_guard *added = apr_array_push(guard->kind <= RP_BY_REGEX ? guards->paths
+                                                                : guards->requests);
+
+    *added = *guard;
+    return added;
+}
+
 void rp_guards_add(rp_engine_guards *guards, const rp_guard *guard)
 {
-    APR_ARRAY_PUSH(guard->kind <= RP_BY_REGEX ? guards->paths : guards->requests, rp_guard)
-        = *guard;
+    add(guards, guard);
 }
 
 /** path with repeated slashes merged and without a final one. */
@@ -140,7 +148,8 @@ static char *bare_path(apr_pool_t *pool, const char *path)
     return bare;
 }
 
-void rp_guards_add_section(apr_pool_t *pool, rp_engine_guards *guards, const rp_section *section)
+rp_guard *rp_guards_add_section(apr_pool_t *pool, rp_engine_guards *guards,
+                                const rp_section *section)
 {
     rp_guard guard = { .kind = RP_BY_PATH };
 
@@ -154,7 +163,7 @@ void rp_guards_add_section(apr_pool_t *pool, rp_engine_guards *guards, const rp_
     guard.settings = guard.kind == RP_BY_PATH && !section->reasons->nelts ? section : NULL;
     guard.name = apr_psprintf(pool, "%s%s (%s:%d)", section->regex ? "regex " : "", section->path,
                               section->directive->filename, section->directive->line_num);
-    rp_guards_add(guards, &guard);
+    return add(guards, &guard);
 }
 
 void rp_guards_add_bare(apr_pool_t *pool, rp_engine_guards *guards, const rp_section *section)
@@ -182,6 +191,41 @@ const apr_array_header_t *rp_guards_names(apr_pool_t *pool, const rp_engine_guar
     for (int i = 0; i < guards->requests->nelts; i++)
         APR_ARRAY_PUSH(names, const char *) = APR_ARRAY_IDX(guards->requests, i, rp_guard).name;
     return names;
+}
+
+static void push_names(apr_array_header_t *names, const apr_array_header_t *guards,
+                       rp_guard_http2 http2)
+{
+    for (int i = 0; i < guards->nelts; i++) {
+        const rp_guard *guard = &APR_ARRAY_IDX(guards, i, rp_guard);
+
+        if (guard->http2 == http2)
+            APR_ARRAY_PUSH(names, const char *) = guard->name;
+    }
+}
+
+const apr_array_header_t *rp_guards_names_of(apr_pool_t *pool, const rp_engine_guards *guards,
+                                             rp_guard_http2 http2)
+{
+    apr_array_header_t *names = apr_array_make(pool, 2, sizeof(const char *));
+
+    if (guards) {
+        push_names(names, guards->paths, http2);
+        push_names(names, guards->requests, http2);
+    }
+    return names;
+}
+
+int rp_guards_retry_all(const rp_engine_guards *guards, const char *path)
+{
+    for (int i = 0; i < guards->paths->nelts; i++) {
+        const rp_guard *guard = &APR_ARRAY_IDX(guards->paths, i, rp_guard);
+
+        if (guard->http2 == RP_GUARD_RETRIES && !strncmp(guard->text, path, guard->len)
+            && (path[guard->len] == '/' || path[guard->len] == '\0'))
+            return 1;
+    }
+    return 0;
 }
 
 /* ---- by path --------------------------------------------------------------------------------- */
@@ -343,4 +387,29 @@ int rp_eligible_is_guarded(const rp_engine_host *host, apr_pool_t *pool, const r
             return 1;
     }
     return is_guarded_by_path(host, pool, request);
+}
+
+/* ---- HTTP/2 ---------------------------------------------------------------------------------- */
+
+/* An encoded slash counts as one, and no more than that: paths with it are ordinary, and a client
+ * pays for coming back with a connection. */
+int rp_eligible_needs_http1(const rp_engine_host *host, apr_pool_t *pool, const rp_request *request)
+{
+    const apr_array_header_t *paths = host->guards ? host->guards->paths : NULL;
+    const char *path = request->path, *query;
+    path_forms forms;
+
+    if (!paths || !paths->nelts)
+        return 0;
+    if (has_encoded_slash(path)
+        && rp_uri_path(pool, path, RP_SLASHES_DECODE, 1, &path, &query) != RP_HTTP_OK)
+        return 1;
+    forms = forms_of(pool, path);
+    for (int i = 0; i < paths->nelts; i++) {
+        const rp_guard *guard = &APR_ARRAY_IDX(paths, i, rp_guard);
+
+        if (guard->http2 == RP_GUARD_RETRIES && path_is_guarded(guard, &forms))
+            return 1;
+    }
+    return 0;
 }

@@ -3,37 +3,125 @@
  */
 
 /* HTTP/2 in the engine: a stream can't be handed to the pipeline, and one connection may ask for
- * every virtual host of its address. So there must be nothing left to hand over in any of them. */
+ * every virtual host of its address. So there must be nothing left to hand over in any of them; but
+ * for pages about the server itself, which a client gets that comes back with HTTP/1.1. That costs
+ * it a connection, and not all clients do so by themselves: too much for anything else. */
 #include <string.h>
 #include <strings.h>
 #include <apr_network_io.h>
 #include <apr_strings.h>
 #include "http_core.h"
 #include "http_log.h"
+#include "http_protocol.h"
 #include "http_vhost.h"
 
 #include "rproxy/engine/rp_eligible_private.h"
 
 APLOG_USE_MODULE(rproxy);
 
+/* ---- guards ---------------------------------------------------------------------------------- */
+
+static int is_plain(const rp_section *section)
+{
+    return !section->regex && !section->has_wildcards;
+}
+
+static int are_same_path(const rp_section *one, const rp_section *other)
+{
+    apr_size_t len = rp_section_bare_len(one);
+
+    return rp_section_bare_len(other) == len && !strncmp(one->path, other->path, len);
+}
+
+rp_guard_http2 rp_http2_of_section(const apr_array_header_t *sections, const rp_section *section)
+{
+    if (!is_plain(section) || section->audience == RP_FOR_OTHERS)
+        return RP_GUARD_BARS;
+    /* Another section of this path may say who may see the page. */
+    for (int i = 0; i < sections->nelts; i++) {
+        const rp_section *other = APR_ARRAY_IDX(sections, i, const rp_section *);
+
+        if (other->audience == RP_FOR_OPERATORS && is_plain(other) && are_same_path(other, section))
+            return RP_GUARD_RETRIES;
+    }
+    return RP_GUARD_BARS;
+}
+
+/** Nonzero if a line of the scope's SetEnvIf looks at what guard sets. */
+static int is_tested(const rp_scope *scope, const rp_guard *guard)
+{
+    for (int i = 0; i < scope->guards->nelts; i++) {
+        const rp_guard *tester = &APR_ARRAY_IDX(scope->guards, i, rp_guard);
+
+        for (int k = 0; k < guard->variables->nelts; k++) {
+            if (tester->kind == RP_BY_FIELD
+                && !strcasecmp(tester->text, APR_ARRAY_IDX(guard->variables, k, const char *)))
+                return 1;
+        }
+    }
+    return 0;
+}
+
+rp_guard_http2 rp_http2_of_request(const rp_scope *main_scope, const rp_scope *own,
+                                   const rp_guard *guard)
+{
+    return guard->variables && !is_tested(main_scope, guard) && !is_tested(own, guard)
+           ? RP_GUARD_IDLE : RP_GUARD_BARS;
+}
+
 /* ---- one server ------------------------------------------------------------------------------ */
 
-/** The first route that isn't the engine's. */
-static const char *foreign_route(apr_pool_t *pool, const rp_engine_host *host)
+static int offers(const server_rec *server, const char *protocol)
 {
+    const core_server_config *core = ap_get_core_module_config(server->module_config);
+
+    for (int i = 0; core->protocols && i < core->protocols->nelts; i++) {
+        if (!strcmp(APR_ARRAY_IDX(core->protocols, i, const char *), protocol))
+            return 1;
+    }
+    return 0;
+}
+
+/** Nonzero if a client can come back with HTTP/1.1: it chooses the protocol in the handshake. */
+static int can_retry(const server_rec *server, const rp_scope *main_scope, const rp_scope *own)
+{
+    int tls = own->tls != RP_UNSET ? own->tls : main_scope->tls;
+
+    return tls > 0 && offers(server, AP_PROTOCOL_HTTP1);
+}
+
+/** Nonzero if nothing is left of the route for streams of HTTP/2. */
+static int is_retried(apr_pool_t *pool, const rp_engine_host *host, const rp_route *route)
+{
+    return host->guards && route->path && !route->target
+           && rp_guards_retry_all(host->guards, rp_section_key(pool, route));
+}
+
+static const char *path_text(apr_pool_t *pool, const rp_route *route)
+{
+    return route->pattern ? apr_pstrcat(pool, "regex ", route->pattern, NULL) : route->path;
+}
+
+/** The first route that isn't the engine's; those with a target first, whose reason may be the
+ * others' too. */
+static const char *foreign_route(apr_pool_t *pool, const rp_engine_host *host, int retries)
+{
+    const rp_route *unproxied = NULL;
+
     for (int i = 0; i < host->route_count; i++) {
         const rp_engine_route *route = &host->routes[i];
-        const char *path = route->route->pattern
-            ? apr_pstrcat(pool, "regex ", route->route->pattern, NULL) : route->route->path;
 
-        if (!route->route->target)
-            return apr_psprintf(pool, "%s is not proxied (%s:%d)", path, route->route->file,
-                                route->route->line);
-        if (route->reasons->nelts)
-            return apr_psprintf(pool, "%s: %s", path,
+        if (!route->route->target) {
+            if (!unproxied && !(retries && is_retried(pool, host, route->route)))
+                unproxied = route->route;
+        }
+        else if (route->reasons->nelts) {
+            return apr_psprintf(pool, "%s: %s", path_text(pool, route->route),
                                 APR_ARRAY_IDX(route->reasons, 0, const char *));
+        }
     }
-    return NULL;
+    return unproxied ? apr_psprintf(pool, "%s is not proxied (%s:%d)", path_text(pool, unproxied),
+                                    unproxied->file, unproxied->line) : NULL;
 }
 
 /** Nonzero if each request reaches some route. */
@@ -61,6 +149,17 @@ static const char *foreign_directive(const rp_scope *scope)
     return NULL;
 }
 
+/** The first guard that leaves nothing but the pipeline. */
+static const char *foreign_guard(apr_pool_t *pool, const rp_engine_host *host, int retries)
+{
+    const apr_array_header_t *names = rp_guards_names_of(pool, host->guards, RP_GUARD_BARS);
+
+    if (!names->nelts && !retries)
+        names = rp_guards_names_of(pool, host->guards, RP_GUARD_RETRIES);
+    return names->nelts ? apr_pstrcat(pool, "the pipeline takes ",
+                                      APR_ARRAY_IDX(names, 0, const char *), NULL) : NULL;
+}
+
 /** Variables of mod_http2 that logs show; HTTP2 is the engine's too. */
 static const char *foreign_variable(apr_pool_t *pool, const rp_log_facts *log)
 {
@@ -77,17 +176,17 @@ const char *rp_http2_obstacle(apr_pool_t *pool, const rp_engine_host *host,
                               const rp_scope *main_scope, const rp_scope *own,
                               const rp_log_facts *log)
 {
-    const char *reason = foreign_route(pool, host);
+    int retries = can_retry(host->server, main_scope, own);
+    const char *reason = foreign_route(pool, host, retries);
 
     if (reason)
         return reason;
     if (!covers_all(host))
         return host->route_count ? "no rule is for /, so that not every path has one"
                                  : "it has no rules";
-    if (host->guards)
-        return apr_psprintf(pool, "the pipeline takes %s",
-                            APR_ARRAY_IDX(rp_guards_names(pool, host->guards), 0, const char *));
-    reason = foreign_directive(main_scope);
+    reason = foreign_guard(pool, host, retries);
+    if (!reason)
+        reason = foreign_directive(main_scope);
     if (!reason)
         reason = foreign_directive(own);
     return reason ? reason : foreign_variable(pool, log);
@@ -194,38 +293,41 @@ int rp_eligible_http2(conn_rec *c)
 
 /* ---- for people ------------------------------------------------------------------------------ */
 
-static int offers_http2(const server_rec *server)
+/** "; in HTTP/1.1 /server-status (file:12)", or "". */
+static const char *retried_text(apr_pool_t *pool, const rp_engine_host *host)
 {
-    const core_server_config *core = ap_get_core_module_config(server->module_config);
+    const apr_array_header_t *names = rp_guards_names_of(pool, host->guards, RP_GUARD_RETRIES);
+    const char *text = "";
 
-    for (int i = 0; core->protocols && i < core->protocols->nelts; i++) {
-        const char *name = APR_ARRAY_IDX(core->protocols, i, const char *);
-
-        if (!strcmp(name, "h2") || !strcmp(name, "h2c"))
-            return 1;
-    }
-    return 0;
+    for (int i = 0; i < names->nelts; i++)
+        text = apr_pstrcat(pool, text, i ? ", " : "; in HTTP/1.1 ",
+                           APR_ARRAY_IDX(names, i, const char *), NULL);
+    return text;
 }
 
 const char *rp_eligible_http2_text(apr_pool_t *pool, const server_rec *server)
 {
     const rp_eligible_server *decided = rp_server_config_of(server)->eligible;
     const char *others = ap_find_linked_module("mod_http2.c") ? "mod_http2" : "not offered";
+    const char *retried;
 
-    if (!offers_http2(server) || (!server->is_virtual && !decided->host.route_count))
+    if ((!offers(server, "h2") && !offers(server, "h2c"))
+        || (!server->is_virtual && !decided->host.route_count))
         return NULL;
     if (decided->host.no_http2)
         return apr_psprintf(pool, "%s (%s)", others, decided->host.no_http2);
+    retried = retried_text(pool, &decided->host);
     if (!decided->near_no_http2)
-        return "engine";
+        return apr_pstrcat(pool, "engine", retried, NULL);
     if (decided->near_everywhere)
         return apr_psprintf(pool, "%s (%s)", others, decided->near_no_http2);
-    return apr_psprintf(pool, "engine; on %s %s (%s)", decided->near_address, others,
+    return apr_psprintf(pool, "engine%s; on %s %s (%s)", retried, decided->near_address, others,
                         decided->near_no_http2);
 }
 
 void rp_http2_tell(apr_pool_t *pool, const server_rec *server)
 {
+    const rp_eligible_server *decided = rp_server_config_of(server)->eligible;
     const char *text = rp_eligible_http2_text(pool, server);
     const char *name = server->server_hostname;
 
@@ -233,9 +335,10 @@ void rp_http2_tell(apr_pool_t *pool, const server_rec *server)
         return;
     if (!name)
         name = "a server without a name";
-    if (!strcmp(text, "engine"))
+    if (!decided->host.no_http2 && !decided->near_no_http2)
         ap_log_error(APLOG_MARK, APLOG_INFO, 0, server,
-                     "RP0313: the engine serves HTTP/2 clients of %s", name);
+                     "RP0313: the engine serves HTTP/2 clients of %s%s", name,
+                     retried_text(pool, &decided->host));
     else
         ap_log_error(APLOG_MARK, APLOG_INFO, 0, server, "RP0314: HTTP/2 clients of %s: %s", name,
                      text);

@@ -26,6 +26,10 @@ static void read_item(apr_pool_t *pool, const char *item, rp_log_facts *facts)
     item = end + 1 + strspn(end + 1, modifiers);
     if (item[-1] == '^' && *item == 't' && item[1])
         item++;                         /* %{...}^ti, %{...}^to: trailers */
+    if (*item == 'x' && !strncmp(name, "ENV:", 4)) {
+        name += 4;                      /* mod_ssl's way to say the same */
+        item = "e";
+    }
     if (*item == 'e') {
         facts->needs.env = 1;
         APR_ARRAY_PUSH(facts->variables, const char *)

@@ -20,6 +20,8 @@ typedef enum rp_effect {
     RP_EFFECT_HTTP1,                    /* nothing, but only where the pipeline can be asked: not
                                          * in HTTP/2 */
     RP_EFFECT_PIPELINE,                 /* something that only the pipeline does, or unknown */
+    RP_EFFECT_STATUS_PAGE,              /* PIPELINE: a page about the server itself */
+    RP_EFFECT_HANDLER,                  /* PIPELINE: another handler */
     RP_EFFECT_PATH,                     /* PIPELINE, under the path that is its first argument */
     RP_EFFECT_PATH_REGEX,               /* the same with a regular expression */
     RP_EFFECT_BROWSER,                  /* PIPELINE where a User-Agent matches */
@@ -43,6 +45,10 @@ int rp_known_module(const module *loaded);
 rp_effect rp_known_effect(apr_pool_t *pool, apr_hash_t *cache, const ap_directive_t *directive,
                           int in_section, const rp_log_facts *log);
 
+/** Nonzero if nothing but a log format may show the variable of SetEnvIf where a route of the
+ * engine is asked over HTTP/2. */
+int rp_known_idle_variable(const char *name);
+
 /** Reads the arguments of Header or RequestHeader; zero: only the pipeline does that. */
 int rp_known_header(apr_pool_t *pool, int is_request, const char *arguments,
                     rp_header_rule *rule);
@@ -57,6 +63,13 @@ int rp_log_shows(const rp_log_facts *facts, const char *variable);
 
 /* ---- rp_eligible_scope.c: what the directives of one server amount to ------------------------ */
 
+/** Who wants what is in a section, as far as SetHandler tells. */
+typedef enum rp_audience {
+    RP_FOR_UNKNOWN,                     /* it has no SetHandler */
+    RP_FOR_OPERATORS,                   /* a page about the server itself */
+    RP_FOR_OTHERS
+} rp_audience;
+
 /** A <Location>, or a directive that acts like one. */
 typedef struct rp_section {
     const ap_directive_t *directive;
@@ -68,6 +81,7 @@ typedef struct rp_section {
     apr_array_header_t *header_rules;   /* rp_header_rule */
     apr_array_header_t *reasons;        /* const char *: what in it is the pipeline's; may be
                                          * empty */
+    rp_audience audience;
     const char *no_http2;               /* the first RP_EFFECT_HTTP1 in it; NULL: none */
 } rp_section;
 
@@ -82,6 +96,7 @@ typedef struct rp_scope {
     rp_read_limit head;                 /* first == RP_UNSET: not written */
     rp_read_limit body;
     int strict_sni;
+    int tls;                            /* SSLEngine; RP_UNSET: not written */
 } rp_scope;
 
 /** What reading a scope needs. */
@@ -109,6 +124,13 @@ typedef enum rp_guard_kind {
     RP_BY_FIELD                         /* pattern on the value of the field that text names */
 } rp_guard_kind;
 
+/** What a guard is to HTTP/2, where a stream can't go to the pipeline. */
+typedef enum rp_guard_http2 {
+    RP_GUARD_BARS,                      /* no HTTP/2 in the engine beside it */
+    RP_GUARD_RETRIES,                   /* a stream has to be repeated in HTTP/1.1; RP_BY_PATH */
+    RP_GUARD_IDLE                       /* what it is for doesn't exist in HTTP/2 */
+} rp_guard_http2;
+
 /** A regular expression with what can be told without it. */
 typedef struct rp_pattern {
     const ap_regex_t *regex;            /* NULL: literal says it all */
@@ -125,6 +147,9 @@ typedef struct rp_guard {
     rp_pattern pattern;
     const rp_section *settings;         /* what is merged alone: the routes that it covers have it
                                          * already; NULL: for other reasons */
+    rp_guard_http2 http2;
+    const apr_array_header_t *variables;    /* const char *: what SetEnvIf sets, where all of it is
+                                             * rp_known_idle_variable(); NULL: something else */
     const char *name;                   /* for people: "/server-status (file:12)" */
 } rp_guard;
 
@@ -149,8 +174,10 @@ int rp_section_is_below(const rp_section *section, const char *path);
 rp_engine_guards *rp_guards_make(apr_pool_t *pool);
 void rp_guards_add(rp_engine_guards *guards, const rp_guard *guard);
 
-/** A guard of the part of the paths that section is for. */
-void rp_guards_add_section(apr_pool_t *pool, rp_engine_guards *guards, const rp_section *section);
+/** A guard of the part of the paths that section is for; the caller may change it before the next
+ * one is added. */
+rp_guard *rp_guards_add_section(apr_pool_t *pool, rp_engine_guards *guards,
+                                const rp_section *section);
 
 /** A guard of the path that section would have without its final slash, and of nothing below. */
 void rp_guards_add_bare(apr_pool_t *pool, rp_engine_guards *guards, const rp_section *section);
@@ -159,6 +186,13 @@ int rp_guards_count(const rp_engine_guards *guards);
 
 /** const char *: the guards for people. */
 const apr_array_header_t *rp_guards_names(apr_pool_t *pool, const rp_engine_guards *guards);
+
+/** Those that are so to HTTP/2: const char *, for people. guards may be NULL. */
+const apr_array_header_t *rp_guards_names_of(apr_pool_t *pool, const rp_engine_guards *guards,
+                                             rp_guard_http2 http2);
+
+/** Nonzero if a guard makes every stream at or below path be repeated in HTTP/1.1. */
+int rp_guards_retry_all(const rp_engine_guards *guards, const char *path);
 
 /* ---- rp_eligible.c, rp_eligible_http2.c ------------------------------------------------------ */
 
@@ -173,6 +207,14 @@ typedef struct rp_eligible_server {
     const char *near_address;           /* where, for people */
     int near_everywhere;                /* such a reason holds on each address of the server */
 } rp_eligible_server;
+
+/** What the guard of a section is to HTTP/2. sections: const rp_section *, all of the server. */
+rp_guard_http2 rp_http2_of_section(const apr_array_header_t *sections, const rp_section *section);
+
+/** What a guard of BrowserMatch or SetEnvIf is to HTTP/2. own: the server's scope; may be
+ * main_scope. */
+rp_guard_http2 rp_http2_of_request(const rp_scope *main_scope, const rp_scope *own,
+                                   const rp_guard *guard);
 
 /** Why the engine can't take HTTP/2 connections for a server of which everything else is decided,
  * or NULL. own: the server's scope; may be main_scope. */

@@ -82,6 +82,14 @@ static void read_section(const rp_scope_context *context, const ap_directive_t *
         case RP_EFFECT_INSIDE:
             read_section(context, at->first_child, section);
             break;
+        case RP_EFFECT_STATUS_PAGE:
+            section->audience = RP_FOR_OPERATORS;
+            add_reason(context, section->reasons, at);
+            break;
+        case RP_EFFECT_HANDLER:
+            section->audience = RP_FOR_OTHERS;
+            add_reason(context, section->reasons, at);
+            break;
         default:
             add_reason(context, section->reasons, at);
         }
@@ -153,6 +161,25 @@ static int attribute_kind(const char *name, rp_guard_kind *kind)
     return *name != '\0';
 }
 
+/** What the rest of the arguments sets, where none of it matters in HTTP/2; NULL: some does. */
+static const apr_array_header_t *idle_variables(const rp_scope_context *context,
+                                                const char *arguments)
+{
+    apr_array_header_t *variables = apr_array_make(context->pool, 2, sizeof(const char *));
+
+    while (*arguments) {
+        const char *word = ap_getword_conf(context->pool, &arguments);
+        const char *name = ap_getword(context->pool, &word, '=');
+
+        if (!*word && *name == '!')     /* unset */
+            name++;
+        if (!rp_known_idle_variable(name) || rp_log_shows(context->log, name))
+            return NULL;
+        APR_ARRAY_PUSH(variables, const char *) = name;
+    }
+    return variables;
+}
+
 /** field: NULL where the first argument names it. */
 static void add_request(const rp_scope_context *context, rp_scope *scope,
                         const ap_directive_t *directive, const char *field)
@@ -173,6 +200,7 @@ static void add_request(const rp_scope_context *context, rp_scope *scope,
     guard.text = name;
     guard.len = strlen(name);
     guard.name = rp_scope_name(context->pool, directive);
+    guard.variables = idle_variables(context, arguments);
     APR_ARRAY_PUSH(scope->guards, rp_guard) = guard;
 }
 
@@ -214,6 +242,8 @@ static void read_value(const rp_scope_context *context, rp_scope *scope,
         read_limits(context, scope, arguments);
     else if (!strcasecmp(directive->directive, "SSLStrictSNIVHostCheck"))
         scope->strict_sni = !strcasecmp(ap_getword_conf(context->temp, &arguments), "on");
+    else if (!strcasecmp(directive->directive, "SSLEngine"))
+        scope->tls = !strcasecmp(ap_getword_conf(context->temp, &arguments), "on");
 }
 
 /* ---- the walk -------------------------------------------------------------------------------- */
@@ -274,6 +304,7 @@ rp_scope *rp_scope_read(const rp_scope_context *context, const ap_directive_t *f
     scope->head.first = RP_UNSET;
     scope->body.first = RP_UNSET;
     scope->strict_sni = RP_UNSET;
+    scope->tls = RP_UNSET;
     for (; first; first = first->next)
         read_directive(context, scope, first);
     return scope;

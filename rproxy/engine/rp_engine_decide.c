@@ -100,10 +100,13 @@ static int are_fields_allowed(const rp_engine_request *q, const rp_fields *field
     return 1;
 }
 
-int rp_engine_is_within_limits(const rp_engine_request *q)
+int rp_engine_exceeded_limit(const rp_engine_request *q)
 {
-    return strlen(q->the_request) < (apr_size_t)q->host->server->limit_req_line
-        && are_fields_allowed(q, &q->request.fields, RP_LINE_MARGIN);
+    if (strlen(q->the_request) >= (apr_size_t)q->host->server->limit_req_line) {
+        return HTTP_REQUEST_URI_TOO_LARGE;
+    }
+    return are_fields_allowed(q, &q->request.fields, RP_LINE_MARGIN)
+        ? 0 : HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE;
 }
 
 int rp_engine_allows_trailers(const rp_engine_request *q, const rp_fields *trailers)
@@ -162,9 +165,12 @@ int rp_engine_find_route(rp_engine_request *q, int *found)
     *found = 0;
     if (rp_uri_path(q->pool, request->target, (rp_encoded_slashes)q->host->config->encoded_slashes,
                     q->host->merges_slashes, &request->path, &request->query) != RP_HTTP_OK) {
-        return HTTP_BAD_REQUEST;
+        /* An encoded slash or NUL could only be part of a name that isn't there. */
+        return strcasestr(request->target, "%2f") || strstr(request->target, "%00")
+            ? HTTP_NOT_FOUND : HTTP_BAD_REQUEST;
     }
-    if (!rp_eligible_is_guarded(q->host, q->pool, request)) {
+    if (!(q->request.major_version > 1 ? rp_eligible_needs_http1(q->host, q->pool, request)
+                               : rp_eligible_is_guarded(q->host, q->pool, request))) {
         q->route = match_route(q);
         *found = q->route != NULL;
     }

@@ -34,7 +34,6 @@ struct rp_engine_request {
     int watched[RP_CONN_WAITS_MAX];     /* upstream descriptors whose events we get */
     int watched_count;
     int attempt;                        /* that they belong to */
-    int major_version;                  /* of HTTP, for the log */
     apr_int64_t body_limit;             /* LimitRequestBody, 0: none */
     apr_int64_t body_bytes;             /* of the body read from the client */
     apr_time_t body_began;
@@ -69,8 +68,9 @@ void rp_engine_free_requests(rp_engine_free_list *list);
  * engine's, or not one that this connection's handshake was for (misdirected is set then). */
 int rp_engine_choose_host(rp_engine_request *q, int *misdirected);
 
-/** Zero: the request is over LimitRequestLine, LimitRequestFields, LimitRequestFieldSize. */
-int rp_engine_is_within_limits(const rp_engine_request *q);
+/** The status for a request over LimitRequestLine, LimitRequestFields or LimitRequestFieldSize;
+ * 0: it is within them. */
+int rp_engine_exceeded_limit(const rp_engine_request *q);
 
 /** Sets path, query and route. The status of the error where the path is refused, 0: none; found is
  * zero where no route of the engine takes it. */
@@ -105,7 +105,7 @@ const char *rp_engine_reason(int status, const char *reason);
 
 /* ---- rp_engine_request.c: the exchange and its waits ----------------------------------------- */
 
-/** Prepares x for rp_exchange_start(). Zero: no target or no endpoint; nothing was counted. */
+/** Prepares x for rp_exchange_start(). Zero: no target, endpoint or pool; nothing was counted. */
 int rp_engine_prepare_exchange(rp_engine_request *q, const rp_client_ops *ops);
 
 /** Waits for what x waits for. When it has to be stepped at the latest, the deadline for a body

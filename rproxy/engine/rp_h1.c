@@ -26,7 +26,6 @@ static rp_h1_request *new_request(rp_downstream *d)
     rp_h1_request *q = rp_engine_new_request(&d->engine->h1_requests, d, sizeof(*q));
 
     q->base.step = step_request;
-    q->base.major_version = 1;
     d->session = q;
     return q;
 }

@@ -64,7 +64,7 @@ rp_h1_verdict rp_h1_take_head(rp_h1_request *q, apr_size_t head_len)
     if (rp_http_parse_request(base->pool, copy, head_len, 0, 0, &scanned, &head_len,
                               &base->request, &error) != RP_PARSE_DONE
         || base->request.target[0] != '/' || !rp_engine_choose_host(base, &misdirected)
-        || !rp_engine_is_within_limits(base) || !is_plain_method(base->request.method)
+        || rp_engine_exceeded_limit(base) != 0 || !is_plain_method(base->request.method)
         || !has_plain_fields(q) || rp_engine_find_route(base, &found) != 0 || !found
         || !rp_engine_allows_body(base)) {
         return RP_H1_PIPELINE;

@@ -11,6 +11,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
 #include "httpd.h"
 #include "rproxy/engine/rp_h2_private.h"
 #include "rproxy/pipeline/rp_park_timer.h"
@@ -18,6 +21,7 @@
 #define READ_ROUNDS 16                  /* reads before others have their turn */
 #define FRAME_MOST 16402                /* bytes that nghttp2 may hand out at once */
 #define CONNECTION_WINDOW (1 << 24)     /* streams' own windows bound what waits */
+#define UNSENT_MOST (1 << 17)           /* bytes in the socket that are not sent yet */
 #define GOAWAY_NOTICE apr_time_from_msec(500)   /* from the announcement to the last GOAWAY */
 
 /* ---- the session ----------------------------------------------------------------------------- */
@@ -32,6 +36,7 @@ static rp_h2_session *open_session(rp_downstream *d)
         { NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1 }
     };
     rp_h2_session *session = calloc(1, sizeof(*session));
+    int unsent = UNSENT_MOST;
 
     if (!session) {
         return NULL;
@@ -46,6 +51,8 @@ static rp_h2_session *open_session(rp_downstream *d)
     nghttp2_submit_settings(session->ng, NGHTTP2_FLAG_NONE, settings,
                             sizeof(settings) / sizeof(settings[0]));
     nghttp2_session_set_local_window_size(session->ng, NGHTTP2_FLAG_NONE, 0, CONNECTION_WINDOW);
+    /* What lies in the socket can't be overtaken any more. */
+    setsockopt(d->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
     d->session = session;
     d->multiplexed = 1;
     return session;
@@ -66,7 +73,8 @@ static void gather(rp_h2_session *session)
         session->out = rp_loop_buffer_get(session->d->loop);
         session->out_start = session->out_end = 0;
     }
-    while (RP_LOOP_BUFFER - session->out_end >= FRAME_MOST) {
+    /* A stream that is due may have more of what is urgent. */
+    while (RP_LOOP_BUFFER - session->out_end >= FRAME_MOST && !session->due) {
         const uint8_t *frames;
         ssize_t len = nghttp2_session_mem_send(session->ng, &frames);
 
@@ -108,7 +116,7 @@ static rp_io send_all(rp_h2_session *session)
             break;
         }
         io = write_out(session);
-    } while (io == RP_IO_DONE);
+    } while (io == RP_IO_DONE && !session->due);
     if (session->out_end == 0) {
         drop_out(session);
     }

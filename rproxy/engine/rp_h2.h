@@ -3,8 +3,8 @@
  */
 
 /* HTTP/2 (RFC 9113) on connections of the engine: one nghttp2 session each, every stream an
- * exchange like any other. Only for connections all of whose requests are the engine's
- * (rp_eligible_http2()): a stream cannot be handed over. */
+ * exchange like any other. Only for connections all of whose requests are the engine's, or to be
+ * repeated in HTTP/1.1 (rp_eligible_http2()): a stream cannot be handed over. */
 #ifndef RP_H2_H
 #define RP_H2_H
 

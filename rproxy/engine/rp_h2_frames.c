@@ -13,6 +13,7 @@ APLOG_USE_MODULE(rproxy);
 
 #define LINGER apr_time_from_sec(1)     /* a request body may go on behind its answer */
 #define REFILL apr_time_from_sec(1)
+#define HEAD_MOST (2 * RP_HTTP_HEAD_MAX)    /* of a head that is answered with a status */
 
 static nghttp2_session_callbacks *callbacks;
 static nghttp2_option *options;
@@ -124,9 +125,14 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, nghttp2_rc
     rp_h2_stream *stream = nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id);
 
     (void)flags;
-    (void)baton;
-    if (stream) {
-        rp_h2_add_field(stream, name, value);
+    if (!stream) {
+        return 0;
+    }
+    rp_h2_add_field(stream, name, value);
+    if (stream->head_size > HEAD_MOST) {
+        /* A few bytes that stand for many: from here on nghttp2 only keeps its table right. */
+        rp_h2_tolerates(baton, RP_H2_MALFORMED);
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     }
     return 0;
 }

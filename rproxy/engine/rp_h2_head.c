@@ -42,6 +42,9 @@ static void add_pseudo(rp_h2_stream *stream, const char *name, const char *value
     else if (strcmp(name, ":protocol") == 0) {
         stream->protocol = value;
     }
+    else if (strcmp(name, ":scheme") == 0) {
+        stream->malformed |= strcasecmp(value, "http") != 0 && strcasecmp(value, "https") != 0;
+    }
 }
 
 /* Cookie may come in pieces, which are one field in HTTP/1.1 (RFC 9113 section 8.2.3). */
@@ -101,6 +104,9 @@ void rp_h2_add_field(rp_h2_stream *stream, nghttp2_rcbuf *name_buffer, nghttp2_r
         || strlen(value_text) != value.len) {
         stream->malformed = 1;
         return;
+    }
+    if (stream->in_trailers && rp_field_id_of(name_text, name.len) == RP_FIELD_TE) {
+        return;                         /* is between us and the client */
     }
     if (!stream->in_trailers && join_cookie(stream, name_text, name.len, value_text, value.len)) {
         return;
@@ -183,12 +189,20 @@ static void ask_for_upgrade(rp_h2_stream *stream)
     }
 }
 
-static void expect_100(rp_h2_stream *stream)
+/* Zero: something else is expected, which nobody has promised. */
+static int take_expect(rp_h2_stream *stream)
 {
-    const rp_field *expect = rp_fields_get(&stream->base.request.fields, RP_FIELD_EXPECT, 0);
+    const rp_fields *fields = &stream->base.request.fields;
+    const rp_field *expect = rp_fields_get(fields, RP_FIELD_EXPECT, 0);
 
-    stream->expects_100 = expect && strcasecmp(expect->value, "100-continue") == 0
-        && !stream->in_ended;
+    for (; expect; expect = rp_fields_get(fields, RP_FIELD_EXPECT,
+                                          (int)(expect - fields->items) + 1)) {
+        if (*expect->value && strcasecmp(expect->value, "100-continue") != 0) {
+            return 0;
+        }
+        stream->expects_100 = *expect->value && !stream->in_ended;
+    }
+    return 1;
 }
 
 /* The version that a log shows. */
@@ -207,7 +221,7 @@ int rp_h2_take_head(rp_h2_stream *stream)
     if (stream->malformed || !request->method
         || !rp_is_token(request->method, strlen(request->method))
         || (request->target && !is_target(request->target))) {
-        return -1;
+        return RP_H2_MALFORMED_HEAD;
     }
     if (!request->target) {
         request->target = "";           /* plain CONNECT */
@@ -219,7 +233,7 @@ int rp_h2_take_head(rp_h2_stream *stream)
     }
     request->minor_version = 1;
     if (!take_authority(request) || !take_framing(stream)) {
-        return -1;
+        return RP_H2_MALFORMED_HEAD;
     }
     if (strcmp(request->method, "CONNECT") == 0) {
         if (!stream->protocol) {
@@ -239,8 +253,12 @@ int rp_h2_take_head(rp_h2_stream *stream)
     if (q->host->no_http2) {
         return HTTP_MISDIRECTED_REQUEST;
     }
-    if (!rp_engine_is_within_limits(q)) {
-        return HTTP_BAD_REQUEST;
+    status = rp_engine_exceeded_limit(q);
+    if (status != 0) {
+        return status;
+    }
+    if (!take_expect(stream)) {
+        return HTTP_EXPECTATION_FAILED;
     }
     if (request->target[0] != '/') {
         return HTTP_BAD_REQUEST;
@@ -250,7 +268,7 @@ int rp_h2_take_head(rp_h2_stream *stream)
         return status;
     }
     if (!found) {
-        return HTTP_MISDIRECTED_REQUEST;        /* cannot be: see rp_eligible_http2() */
+        return RP_H2_HEAD_FOR_HTTP1;
     }
     if (stream->protocol && !rp_upgrade_allows(q->route->settings.upgrade, stream->protocol)) {
         return HTTP_NOT_IMPLEMENTED;    /* RFC 9220 section 3 */
@@ -259,7 +277,6 @@ int rp_h2_take_head(rp_h2_stream *stream)
         return HTTP_REQUEST_ENTITY_TOO_LARGE;
     }
     rp_engine_fill_request(q);
-    expect_100(stream);
     return rp_engine_prepare_exchange(q, &rp_h2_client_ops) ? 0 : HTTP_BAD_GATEWAY;
 }
 
@@ -382,6 +399,9 @@ void rp_h2_answer(rp_h2_stream *stream, int status)
                         apr_off_t_toa(q->pool, (apr_off_t)len));
     if (q->x.outcome == RP_OUTCOME_REPLACED) {
         keep_fields(&replaced, fields);
+    }
+    if (status == HTTP_METHOD_NOT_ALLOWED) {
+        rp_fields_add(fields, "Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
     }
     if (q->x.outcome == RP_OUTCOME_ERROR) {
         rp_fields_add_known(fields, RP_FIELD_PROXY_STATUS, "Proxy-Status",

@@ -141,8 +141,11 @@ int rp_h2_tolerates(rp_h2_session *session, rp_h2_nuisance nuisance);
 /** A field of the request's head, or of its trailers. */
 void rp_h2_add_field(rp_h2_stream *stream, nghttp2_rcbuf *name, nghttp2_rcbuf *value);
 
+#define RP_H2_MALFORMED_HEAD (-1)
+#define RP_H2_HEAD_FOR_HTTP1 (-2)       /* a page that only the pipeline has */
+
 /** The head is complete: decides and prepares the exchange. 0: it was prepared; an HTTP status: the
- * request is answered with that; -1: malformed. */
+ * request is answered with that; negative: the stream is reset, for one of the reasons above. */
 int rp_h2_take_head(rp_h2_stream *stream);
 
 /** Submits the head of a final response; has_body zero: it ends the stream. Zero: it cannot be

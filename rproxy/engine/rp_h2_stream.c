@@ -19,7 +19,7 @@ rp_h2_stream *rp_h2_new_stream(rp_h2_session *session, int32_t id)
     rp_h2_stream *stream = rp_engine_new_request(&d->engine->h2_streams, d, sizeof(*stream));
 
     stream->base.step = rp_h2_step;
-    stream->base.major_version = 2;
+    stream->base.request.major_version = 2;
     stream->base.keep_alive = 1;
     stream->base.server = d->c->base_server;
     stream->timer.expired = stream_expired;
@@ -226,6 +226,16 @@ static void stream_expired(rp_loop_timer *timer)
     rp_h2_step(q, 0);
 }
 
+/* The client repeats the request on a connection of its own (RFC 9113 section 7). The log says
+ * "misdirected", which is what a status would be: it isn't sent, since clients would come back with
+ * HTTP/2. */
+static void require_http1(rp_h2_stream *stream)
+{
+    stream->base.response.status = HTTP_MISDIRECTED_REQUEST;
+    stream->base.head_sent = 1;
+    rp_h2_reset(stream, NGHTTP2_HTTP_1_1_REQUIRED);
+}
+
 void rp_h2_begin_exchange(rp_h2_stream *stream)
 {
     int status = rp_h2_take_head(stream);
@@ -241,6 +251,9 @@ void rp_h2_begin_exchange(rp_h2_stream *stream)
     be_over(stream);
     if (status > 0) {
         rp_h2_answer(stream, status);
+    }
+    else if (status == RP_H2_HEAD_FOR_HTTP1) {
+        require_http1(stream);
     }
     else {
         rp_h2_reset(stream, NGHTTP2_PROTOCOL_ERROR);

@@ -153,6 +153,16 @@ static void add_connection(rp_exchange *x, rp_fields *out)
     }
 }
 
+/* With the version received (RFC 9110 section 7.6.3); nearly always that of the settings. */
+static const char *via_of(const rp_exchange *x)
+{
+    const char *via = x->settings->via;
+    const char *version = x->request->major_version > 1 ? "2.0"
+        : x->request->minor_version < 1 ? "1.0" : NULL;
+
+    return version ? apr_pstrcat(x->pool, version, via + strlen(version), NULL) : via;
+}
+
 rp_reason rp_exchange_write_head(rp_exchange *x)
 {
     const rp_request *request = x->request;
@@ -172,7 +182,7 @@ rp_reason rp_exchange_write_head(rp_exchange *x)
     rp_fields_add_known(&fields, RP_FIELD_HOST, "Host", host);
     rp_fields_end_to_end(&request->fields, drop, &fields);
     add_forwarding(x, &fields);
-    rp_fields_add_known(&fields, RP_FIELD_VIA, "Via", x->settings->via);
+    rp_fields_add_known(&fields, RP_FIELD_VIA, "Via", via_of(x));
     rp_fields_add_known(&fields, RP_FIELD_X_REQUEST_ID, "X-Request-ID", request->request_id);
     add_framing(x, &fields);
     add_connection(x, &fields);

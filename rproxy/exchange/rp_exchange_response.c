@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <string.h>
 #include <apr_errno.h>
+#include <apr_lib.h>
 #include "rproxy/exchange/rp_exchange_private.h"
 
 #define RP_PEER_IDLE_MAX 86400          /* seconds; a longer Keep-Alive: timeout= tells nothing */
@@ -91,6 +92,7 @@ static taken final_response(rp_exchange *x, apr_time_t now)
     if (rp_exchange_retries_status(x)) {
         return TAKEN_END;
     }
+    x->answered_at = now;
     if (x->first_byte_time < 0) {
         x->first_byte_time = now - x->started;
     }
@@ -168,6 +170,14 @@ static apr_size_t gather_head(rp_exchange *x, const char *data, apr_size_t len)
     return take;
 }
 
+/* Nonzero if the body that follows the head is none: while the head waits here, the client can
+ * still be told so. */
+static int begins_with_bad_chunk(const rp_exchange *x, const char *body, apr_size_t len)
+{
+    return x->response.status >= 200 && x->response.framing == RP_BODY_CHUNKED && len > 0
+        && !apr_isxdigit(*body);
+}
+
 /* Takes head bytes from data; *used says how many. */
 static taken take_head_bytes(rp_exchange *x, const char *data, apr_size_t len, apr_size_t *used,
                              apr_time_t now)
@@ -191,6 +201,10 @@ static taken take_head_bytes(rp_exchange *x, const char *data, apr_size_t len, a
         }
         /* Bytes behind the head that were gathered with it stay in data. */
         *used += head_len - before;
+        if (begins_with_bad_chunk(x, data + *used, len - *used)) {
+            bad_response(x, rp_http_error_text(RP_HTTP_BAD_CHUNK_SIZE));
+            return TAKEN_END;
+        }
         switch (take_head(x, now)) {
         case TAKEN_ALL:
             continue;
@@ -209,7 +223,7 @@ static void response_complete(rp_exchange *x, const rp_fields *trailers)
 {
     x->response_done = 1;
     /* First of all: with the end in hand, the client's next request may be quicker than we are. */
-    rp_exchange_release(x);
+    rp_exchange_release(x, RP_REASON_NONE);
     if (!x->client_gone && x->ops->finish(x->client, trailers) == RP_IO_FAILED) {
         rp_exchange_finish(x, RP_OUTCOME_BROKEN, RP_REASON_CLIENT_GONE, NULL);
         return;

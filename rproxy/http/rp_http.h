@@ -163,7 +163,8 @@ typedef struct rp_request {
     const char *target;                 /* request-target as received */
     const char *path;                   /* normal form, see rp_uri_path(); "*" for OPTIONS * */
     const char *query;                  /* after '?', raw; NULL: none */
-    int minor_version;                  /* of HTTP/1; 1 for HTTP/2 clients */
+    int major_version;                  /* of HTTP: 1 or 2 */
+    int minor_version;                  /* 1 with HTTP/2, too: what is not below HTTP/1.1 */
     rp_framing framing;                 /* NONE, LENGTH or CHUNKED (also HTTP/2 without a length) */
     apr_int64_t content_length;         /* with RP_BODY_LENGTH */
     rp_fields fields;                   /* as received, hop-by-hop fields included */

@@ -338,6 +338,7 @@ static rp_http_error parse_request_line(char *p, const char *end, rp_request *re
     if (error != RP_HTTP_OK) {
         return error;
     }
+    request->major_version = 1;
     request->minor_version = p[7] - '0';
     p += 8;
     if (!is_crlf(p)) {

@@ -115,6 +115,7 @@ int rp_task_read_request(rp_task *task)
     rp_http_error error;
 
     request->scheme = ap_http_scheme(r);
+    request->major_version = HTTP_VERSION_MAJOR(r->proto_num);
     request->minor_version = r->proto_num >= HTTP_VERSION(1, 1) ? 1 : 0;
     request->client_ip = r->useragent_ip;
     request->peer_ip = r->connection->client_ip;

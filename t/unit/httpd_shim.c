@@ -21,6 +21,7 @@
 #define LINE_MAX_BYTES 1024
 
 module AP_MODULE_DECLARE_DATA rproxy_module = { .name = "rproxy" };
+module AP_MODULE_DECLARE_DATA rproxy_balancer_module = { .name = "rproxy_balancer" };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char lines[LINES_MAX][LINE_MAX_BYTES];

@@ -185,6 +185,48 @@ static void test_coverage(void)
     ok(rp_section_is_below(regex, "/any"), "a regex may be anywhere");
 }
 
+/* ---- HTTP/2 ---------------------------------------------------------------------------------- */
+
+static int retried(const char *target)
+{
+    rp_request request = request_for(target);
+
+    return rp_eligible_needs_http1(&host, pool, &request);
+}
+
+#define is_retried(target) ok(retried(target), "HTTP/1.1: %s", (target))
+#define is_served(target) ok(!retried(target), "HTTP/2: %s", (target))
+
+static void test_http2(void)
+{
+    host.guards = NULL;
+    is_served("/");
+    no_guards();
+    is_served("/a%2Fb");
+    rp_guards_add_section(pool, host.guards, section_of("/server-status/", 0, 1))->http2
+        = RP_GUARD_RETRIES;
+    guard_request(RP_BY_FIELD, "User-Agent", "^Old", 0);
+    is_retried("/server-status");
+    is_retried("/server-status/");
+    is_retried("/server-status?auto");
+    is_retried("/SERVER-status/x");
+    is_retried("/server%2Dstatus");
+    is_retried("//server-status");
+    is_retried("/x/../server-status");
+    is_retried("/server-status%2Fx");
+    is_retried("/%2fserver-status");
+    is_served("/");
+    is_served("/server-statuses");
+    is_served("/x/server-status");
+    is_served("/packages/@scope%2Fname");
+    is_served("/server-status%252Fx%2F");
+    is_served("/?/server-status");
+    ok(rp_guards_retry_all(host.guards, "/server-status"), "the path itself");
+    ok(rp_guards_retry_all(host.guards, "/server-status/x"), "what is below");
+    ok(!rp_guards_retry_all(host.guards, "/server"), "not what is above");
+    ok(!rp_guards_retry_all(host.guards, "/server-statuses"), "borders of segments");
+}
+
 static void test_agents(void)
 {
     rp_request twice = request_for("/");
@@ -251,6 +293,7 @@ int main(void)
     test_settings();
     test_bare_path();
     test_coverage();
+    test_http2();
     test_agents();
     test_attributes();
     test_names();

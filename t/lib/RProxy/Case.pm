@@ -44,7 +44,7 @@ sub new {
     chmod 0755, $directory;
     my $self = bless {
         lane => $lane, spec => $spec, directory => $directory, owner => $$, upstreams => [],
-        tasks => [], ports => [],
+        tasks => [], ports => [], beside => [],
     }, $class;
     $self->{port} = $self->_reserve_port;
     $self->{certs} = RProxy::Certs->new("$directory/certs");
@@ -167,6 +167,14 @@ sub config_line {
 sub httpd_test {
     my ($self, @args) = @_;
     return $self->{server}->run('-t', @args);
+}
+
+# Another httpd of any lane, which ends with this one.
+sub beside {
+    my ($self, $lane) = @_;
+    my $other = (ref $self)->new($lane);
+    push @{ $self->{beside} }, $other;
+    return $other;
 }
 
 # ---- upstreams ------------------------------------------------------------------------------
@@ -309,7 +317,7 @@ sub finish {
     $_->kill for @{ $self->{tasks} };
     $_->refuse for @{ $self->{upstreams} };
     $self->{server}->stop;
-    push @problems, $self->{server}->findings;
+    push @problems, $self->{server}->findings, map { $_->finish } @{ $self->{beside} };
     RProxy::Ports->release(@{ $self->{ports} });
     return @problems;
 }
@@ -317,6 +325,7 @@ sub finish {
 sub remove_directory {
     my ($self) = @_;
     return if $ENV{RPROXY_KEEP} || $self->{owner} != $$;
+    $_->remove_directory for @{ $self->{beside} };
     File::Path::remove_tree($self->{directory});
     return;
 }

@@ -13,14 +13,20 @@
 #            nothing
 #   answers  what the upstream answers to its first, second ... request: hashes with bytes (head and
 #            body; {PORT} becomes the upstream's), head_only (the bytes for HEAD), and
-#            then => close | reset | tunnel. All other requests get DEFAULT_ANSWER.
+#            then => close | reset | tunnel. All other requests get DEFAULT_ANSWER. A request with
+#            X-Stream: N gets the Nth. {ACCEPT} becomes what Sec-WebSocket-Key asks for.
+#   continue true: the upstream asks for the body (100) where the request has Expect
+#   player   a class that plays the client in place of pieces and end: new(conversation, out), out
+#            being the list of pieces to send; received(\bytes, closed) takes what has come;
+#            stalled() does what a client does that waits no longer; is_over()
 #
 # run() gives as the result: client (bytes received), closed (eof, reset, stuck), stalled (how
-# often nothing moved any more, whereupon the client ended its direction, then left), and requests:
-# [{ head, body, whole, closed }] as the upstream got them.
+# often nothing moved any more, whereupon the client ended its direction, then left), player, and
+# requests: [{ head, body, whole, closed }] as the upstream got them.
 package RProxy::Conversations;
 use strict;
 use warnings;
+use Digest::SHA qw(sha1_base64);
 use Errno qw(EAGAIN EINPROGRESS EINTR);
 use IO::Socket::IP;
 use RProxy::Ports;
@@ -37,8 +43,9 @@ use constant {
             . "upstream\n",
         head_only => "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\n",
     },
-    TUNNEL_END => 'the end of the tunnel',
-    READ       => 262_144,
+    CONTINUE       => "HTTP/1.1 100 Continue\r\n\r\n",
+    WEBSOCKET_GUID => '258EAFA5-E914-47DA-95CA-C5AB0DC85B11',
+    READ           => 262_144,
 };
 
 # Opens the upstream's port of a place; port() is httpd's, upstream_port() ours.
@@ -162,11 +169,13 @@ sub drop {
 sub begin {
     my ($self, $place, $conversation) = @_;
     socket my $socket, PF_INET, SOCK_STREAM, 0 or die "socket: $!\n";
-    my $client = { socket => $socket, in => '', out => [@{ $conversation->{pieces} }] };
+    my $client = { socket => $socket, in => '', out => [@{ $conversation->{pieces} // [] }] };
     setsockopt $socket, IPPROTO_TCP, TCP_NODELAY, 1;
     connect $socket, pack_sockaddr_in($place->{port}, INADDR_LOOPBACK)
         or die "connect: $!\n";
-    my $end = $conversation->{end} // 'sentinel';
+    my $player = $conversation->{player};
+    $client->{player} = $player->new($conversation, $client->{out}) if $player;
+    my $end = $player ? '' : $conversation->{end} // 'sentinel';
     push @{ $client->{out} }, SENTINEL if $end eq 'sentinel';
     push @{ $client->{out} }, sub { shutdown $socket, SHUT_WR } if $end eq 'half';
     push @{ $client->{out} }, sub {
@@ -182,6 +191,10 @@ sub begin {
 sub read_client {
     my ($self, $place, $client) = @_;
     receive($client);
+    if (my $player = $client->{player}) {
+        $player->received(\$client->{in}, $client->{closed});
+        $client->{closed} //= 'here' if $player->is_over;
+    }
     return;
 }
 
@@ -191,6 +204,10 @@ sub stall {
     my $client = $talk->{client};
     $talk->{stalled}++;
     $talk->{moved} = now();
+    if ($client->{player}) {
+        $client->{closed} //= 'stuck' if !$client->{player}->stalled;
+        return;
+    }
     if ($talk->{stalled} == 1) {
         shutdown $client->{socket}, SHUT_WR;
         return;
@@ -221,6 +238,7 @@ sub is_over {
     ${ $place->{into} } = [$place, {
         client => $talk->{client}{in}, closed => $talk->{client}{closed},
         stalled => $talk->{stalled}, requests => $talk->{requests},
+        player => $talk->{client}{player},
     }];
     delete $place->{talk};
     return 1;
@@ -277,19 +295,30 @@ sub next_request {
     if (!$request) {
         $upstream->{in} =~ s/\A(.*?\r\n\r\n)//s or return 0;
         $request = $upstream->{request} = new_request($1);
-        push @{ $talk->{requests} }, $request if $talk;
-        $self->answer($place, $upstream) if $talk && $self->answer_for($talk)->{early};
+        $self->begin_request($place, $upstream, $request) if $talk;
     }
     read_body($request, \$upstream->{in}) or return 0;
     $request->{whole} = 1;
     delete $upstream->{request};
-    $self->answer($place, $upstream) unless $request->{answered};
+    $self->answer($place, $upstream, $request) unless $request->{answered};
     return 1;
+}
+
+sub begin_request {
+    my ($self, $place, $upstream, $request) = @_;
+    my $talk = $place->{talk};
+    $request->{number} = @{ $talk->{requests} };
+    push @{ $talk->{requests} }, $request;
+    push @{ $upstream->{out} }, CONTINUE
+        if $talk->{conversation}{continue} && $request->{head} =~ /^Expect:/mi;
+    $self->answer($place, $upstream, $request) if $self->answer_for($talk, $request)->{early};
+    return;
 }
 
 sub new_request {
     my ($head) = @_;
-    my $request = { head => $head, body => '', whole => 0, closed => '', left => 0, framing => '' };
+    my $request = { head => $head, body => '', whole => 0, closed => '', left => 0, framing => '',
+        number => 0 };
     if ($head =~ /^Transfer-Encoding:\s*chunked\r$/mi) {
         $request->{framing} = 'chunked';
     }
@@ -331,19 +360,21 @@ sub read_body {
 }
 
 sub answer_for {
-    my ($self, $talk) = @_;
-    my $index = $#{ $talk->{requests} };
-    return DEFAULT_ANSWER if $talk->{requests}[-1]{head} =~ m{\A\S+ ${\SENTINEL_PATH}\b};
-    return $talk->{conversation}{answers}[$index] // DEFAULT_ANSWER;
+    my ($self, $talk, $request) = @_;
+    my $head = $request->{head};
+    return DEFAULT_ANSWER if $head =~ m{\A\S+ ${\SENTINEL_PATH}\b};
+    my $number = $head =~ /^X-Stream: (\d+)\r$/mi ? $1 : $request->{number};
+    return $talk->{conversation}{answers}[$number] // DEFAULT_ANSWER;
 }
 
 sub answer {
-    my ($self, $place, $upstream) = @_;
+    my ($self, $place, $upstream, $request) = @_;
     my $talk = $place->{talk} // return;
-    my $answer = $self->answer_for($talk);
-    my $request = $talk->{requests}[-1];
+    my $answer = $self->answer_for($talk, $request);
     my $bytes = $request->{head} =~ /\AHEAD / ? $answer->{head_only} // $answer->{bytes}
                                               : $answer->{bytes};
+    my ($key) = $request->{head} =~ /^Sec-WebSocket-Key: *(\S+)\r$/mi;
+    $bytes =~ s<\{ACCEPT\}><sha1_base64(($key // '') . WEBSOCKET_GUID) . '='>e;
     $bytes =~ s/\{PORT\}/$place->{upstream_port}/g;
     $request->{answered} = 1;
     push @{ $upstream->{out} }, $bytes if $bytes ne '';

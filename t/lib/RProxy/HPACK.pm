@@ -1,8 +1,9 @@
 # Copyright 2026 The mod_rproxy authors
 # SPDX-License-Identifier: Apache-2.0
 
-# Header compression of HTTP/2 (RFC 7541): a full decoder, and an encoder that sends every field as
-# a literal, which is all that a test client needs.
+# Header compression of HTTP/2 (RFC 7541): a full decoder, and two encoders. One sends every field
+# as a literal, which is all that a test client needs; the other uses the static table and the
+# Huffman code, and lets the peer remember every field, but refers to none of them.
 package RProxy::HPACK;
 use strict;
 use warnings;
@@ -45,6 +46,8 @@ my @LENGTHS = (
 );
 
 my %HUFFMAN = _canonical_codes();
+my %CODE = reverse %HUFFMAN;
+my %DECODED;        # what was decoded before: answers are much alike
 
 sub _canonical_codes {
     my ($code, $length, %symbols) = (0, 0);
@@ -65,6 +68,26 @@ sub new {
 sub encode {
     my ($class, @fields) = @_;
     return join '', map { "\0" . _encode_string($_->[0]) . _encode_string($_->[1]) } @fields;
+}
+
+sub encode_indexed {
+    my ($class, @fields) = @_;
+    return join '', map {
+        my ($name, $value) = @$_;
+        my @same = grep { $STATIC[$_][0] eq $name } 1 .. $#STATIC;
+        my ($index) = grep { $STATIC[$_][1] eq $value } @same;
+        $index ? chr(0x80 | $index)
+            : ($same[0] ? chr(0x40 | $same[0]) : "\x40" . _encode_huffman($name))
+                . _encode_huffman($value);
+    } @fields;
+}
+
+sub _encode_huffman {
+    my ($bytes) = @_;
+    my $bits = join '', map { $CODE{ ord $_ } } split //, $bytes;
+    $bits .= '1' x (-length($bits) % 8);
+    my $length = _encode_integer(length($bits) / 8, 7);
+    return ($length | "\x80") . pack 'B*', $bits;
 }
 
 sub _encode_string {
@@ -162,6 +185,7 @@ sub _decode_string {
 
 sub _decode_huffman {
     my ($bytes) = @_;
+    return $DECODED{$bytes} if defined $DECODED{$bytes};
     my ($text, $code) = ('', '');
     for my $bit (split //, unpack 'B*', $bytes) {
         $code .= $bit;
@@ -172,7 +196,7 @@ sub _decode_huffman {
         $code = '';
     }
     die "HPACK: bad padding\n" if length $code > 7 || $code =~ /0/;
-    return $text;
+    return $DECODED{$bytes} = $text;
 }
 
 1;
