@@ -42,6 +42,13 @@ sub h2load_command {
             "https://127.0.0.1:$args{port}$args{path}");
 }
 
+# steady, with HTTP/2 over TLS: %args are port, path, connections, rate (requests a second) and
+# seconds.
+sub steady_command {
+    my ($setup, %args) = @_;
+    return ("$setup->{bin}/steady", @args{qw(port path connections rate seconds)});
+}
+
 # Runs a command whose output ends with a JSON line, or h2load; returns what it has measured. Calls
 # $while every $interval seconds meanwhile.
 sub run {

@@ -13,6 +13,8 @@
 #   profile      a hash: threads (undef: one child with 100 at first; else so many in one child),
 #                connections (the most that will be open, or streams of HTTP/2),
 #                http2 (true: the TLS port speaks it), websockets (true: tunnels are used),
+#                exposed (true: time limits as on the Internet, and our status page on the port
+#                status, which is an argument then),
 #                idle_seconds (how long a connection may be idle, where 30 is not enough),
 #                pipeline (a path: PATH/parked and PATH/handler are not the engine's),
 #                path (what plain httpd has a file for)
@@ -60,12 +62,13 @@ sub version { $peer{$_[0]}->version }
 
 my $instances = 0;
 
-# Starts a peer; returns { name, process, dir, port, tls }.
+# Starts a peer; returns { name, process, dir, port, tls, status }.
 sub start {
     my ($name, $setup, $backend, $profile) = @_;
     my $dir = "$setup->{dir}/$name-" . ++$instances;
     mkdir $dir or die "bench: $dir: $!\n";
-    my %port = (port => Bench::Process::free_port(), tls => Bench::Process::free_port());
+    my %port = map { $_ => Bench::Process::free_port() } qw(port tls),
+        $profile->{exposed} ? 'status' : ();
     my $process = $peer{$name}->start(%port, dir => $dir, backend => $backend, profile => $profile,
                                       map { $_ => $setup->{$_} } qw(cert key both));
     return { name => $name, process => $process, dir => $dir, %port };

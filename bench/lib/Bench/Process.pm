@@ -66,11 +66,12 @@ sub kill_now {
     waitpid($self->{pid}, 0);
 }
 
-# How many descriptors a process has open.
+# How many descriptors a process has open: those that are pipes, or the others.
 sub descriptors {
-    my ($pid) = @_;
+    my ($pid, $pipes) = @_;
     opendir(my $dir, "/proc/$pid/fd") or return 0;
-    return scalar grep { !/^\./ } readdir $dir;
+    my @open = grep { defined } map { readlink "/proc/$pid/fd/$_" } grep { !/^\./ } readdir $dir;
+    return scalar grep { /^pipe:/ ? $pipes : !$pipes } @open;
 }
 
 sub stop_all { $_->stop for values %running }

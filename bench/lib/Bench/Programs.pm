@@ -6,10 +6,13 @@ package Bench::Programs;
 use strict;
 use warnings;
 
+my @tls = ('-lssl', '-lcrypto');
+
 # Our own: name => libraries.
 my %own = (slow_backend => ['-lm'], load => [], ws_idle => [], body_client => [], idle => [],
-           beside => [], idle_http2 => ['-lssl', '-lcrypto'], soak_backend => ['-pthread'],
-           soak_client => ['-pthread', '-lssl', '-lcrypto']);
+           beside => [], idle_http2 => [@tls], steady => [@tls], hostile => [@tls],
+           soak_backend => ['-pthread'],
+           soak_client => ['-pthread', @tls]);
 
 # The path of an installed program, the first of its names that is found; undef: not installed.
 # An environment variable of the first name in capitals (HTTPD=/usr/local/bin/httpd) overrides.
@@ -32,16 +35,19 @@ sub need {
         // die "bench: $names[0] is not installed; `build-aux/install-deps bench` installs it\n";
 }
 
-# Compiles our programs (the named ones, or all that need no library) from $source into $bin.
+# Compiles our programs from $source into $bin: the named ones, or all that need no TLS and are not
+# the soak's.
 sub compile {
     my ($source, $bin, @names) = @_;
     my $cc = $ENV{CC} // need('cc', 'gcc', 'clang');
-    for my $name (@names ? @names : sort grep { !/^soak|http2$/ } keys %own) {
+    for my $name (@names ? @names : sort grep { !/^soak/ && !uses_tls($_) } keys %own) {
         system(split(' ', $cc), qw(-std=c11 -O2 -Wall), '-o', "$bin/$name", "$source/$name.c",
                @{$own{$name}}) == 0
             or die "bench: cannot compile $name.c\n";
     }
 }
+
+sub uses_tls { return scalar grep { $_ eq '-lssl' } @{$own{$_[0]}} }
 
 # The first line a program prints about its version.
 sub version {

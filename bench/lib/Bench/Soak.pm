@@ -16,6 +16,9 @@ use Time::HiRes qw(sleep time);
 # the same. The spare places are for children that end after a graceful restart.
 my $children = 2;
 
+# Descriptors of the pipes that a child with a loop for each of 4 CPUs may keep (RP_ENGINE_PIPES).
+my $pipes_kept = 4 * 64 * 2;
+
 # In the error log, none of these may be.
 my $trouble = qr/exit signal|Segmentation fault|AH0005[12]:|AH0004[5-7]:|assertion|Sanitizer
     |runtime error:|double free|stack smashing|corrupted/xi;
@@ -101,6 +104,7 @@ sub figures {
     my $status = Bench::Process::read_file("/proc/$pid/status");
     return {
         descriptors => Bench::Process::descriptors($pid),
+        pipes => Bench::Process::descriptors($pid, 1),
         rss => $rollup =~ /^Rss:\s+(\d+)/m ? $1 : 0,
         pss => $rollup =~ /^Pss:\s+(\d+)/m ? $1 : 0,
         anonymous => $status =~ /^RssAnon:\s+(\d+)/m ? $1 : 0,
@@ -124,13 +128,15 @@ sub settle {
              pids => \@pids, settled => @pids == $children && time > $since + 3 };
 }
 
-# What is wrong after a comparison of two such: a list of texts. Descriptors must be as before; of
-# memory, what is the allocator's own (its arenas, fragments) may have grown.
+# What is wrong after a comparison of two such: a list of texts. Descriptors must be as before, but
+# for the pipes that loops keep for the next large body; of memory, what is the allocator's own (its
+# arenas, fragments) may have grown.
 sub compare {
     my ($what, $before, $after, $memory) = @_;
     my @wrong;
     push @wrong, "$what: descriptors: $before->{descriptors} before, $after->{descriptors} after"
         if $after->{descriptors} > $before->{descriptors};
+    push @wrong, "$what: $after->{pipes} descriptors of pipes" if $after->{pipes} > $pipes_kept;
     my $most = $before->{anonymous} * 1.25 + 8192;
     push @wrong, sprintf '%s: memory: %d KiB before, %d KiB after', $what, $before->{anonymous},
         $after->{anonymous} if $memory && $after->{anonymous} > $most;

@@ -19,6 +19,7 @@ sub start {
     my $dir = $args{dir};
     my $connections = $args{profile}{connections} + 1000;
     my $user = $> == 0 ? 'user: root' : '';
+    my $idle = $args{profile}{exposed} ? 60 : 3600;
     open(my $conf, '>', "$dir/h2o.conf") or die "bench: $dir/h2o.conf: $!\n";
     print $conf <<"EOT";
 $user
@@ -27,8 +28,8 @@ error-log: $dir/error.log
 access-log: $dir/access.log
 num-threads: 2
 max-connections: $connections
-http1-request-timeout: 3600
-http2-idle-timeout: 3600
+http1-request-timeout: $idle
+http2-idle-timeout: $idle
 listen:
   host: 127.0.0.1
   port: $args{port}

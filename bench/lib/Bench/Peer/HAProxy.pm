@@ -24,6 +24,8 @@ sub start {
     my $http2 = $args{profile}{http2};
     my $protocols = $http2 ? 'h2,http/1.1' : 'http/1.1';
     my $log = $http2 ? "log stdout format raw local0\n    option httplog" : '';
+    my $limits = $args{profile}{exposed} ? "timeout http-request 20s\n    timeout client 60s"
+                                         : 'timeout client 1h';
     open(my $conf, '>', "$dir/haproxy.cfg") or die "bench: $dir/haproxy.cfg: $!\n";
     print $conf <<"EOT";
 global
@@ -39,7 +41,7 @@ defaults
     backlog 4096
     http-reuse always
     timeout connect 10s
-    timeout client 1h
+    $limits
     timeout server 1h
     timeout tunnel 1h
 frontend client

@@ -124,20 +124,37 @@ EOT
     return "DocumentRoot $args{dir}/htdocs\n";
 }
 
+# Limits of time for what a client sends, and a status page.
+sub exposed {
+    my ($port) = @_;
+    return <<"EOT";
+RequestReadTimeout handshake=10 header=20-40,MinRate=500 body=20,MinRate=500
+ExtendedStatus Off
+Listen 127.0.0.1:$port
+<VirtualHost 127.0.0.1:$port>
+    <Location "/">
+        SetHandler server-status
+    </Location>
+</VirtualHost>
+EOT
+}
+
 sub start {
     my ($self, %args) = @_;
     my ($dir, $profile) = @args{qw(dir profile)};
     my $kind = $kind{$self->{name}};
     my $service = $self->service(%args);
     my $keepalive = $profile->{idle_seconds} // 30;
+    my $timeout = $profile->{exposed} ? 60 : 3600;
     my @further = ($profile->{pipeline} && $kind->{engine} ? @proxy_modules : (),
-                   @{$kind->{modules} // []});
+                   $profile->{exposed} ? qw(reqtimeout status) : (), @{$kind->{modules} // []});
     my $settings = mpm($profile);
+    $settings .= exposed($args{status}) if $profile->{exposed};
     $settings .= "RProxyEngine $kind->{engine}\n" if $kind->{engine};
     $settings .= "Protocols h2 http/1.1\n" if $profile->{http2};
     $settings .= <<"EOT";
 ListenBacklog 4096
-Timeout 3600
+Timeout $timeout
 KeepAlive On
 KeepAliveTimeout $keepalive
 MaxKeepAliveRequests 0

@@ -24,6 +24,7 @@ sub start {
         ? 'proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrade;'
         : 'proxy_set_header Connection "";';
     my $protocols = $args{profile}{http2} ? 'ssl http2' : 'ssl';
+    my ($idle, $read) = $args{profile}{exposed} ? ('75s', '60s') : ('1h', '1h');
     mkdir "$dir/tmp";
     open(my $conf, '>', "$dir/nginx.conf") or die "bench: $dir/nginx.conf: $!\n";
     print $conf <<"EOT";
@@ -34,7 +35,7 @@ worker_processes 2;
 events { worker_connections $connections; }
 http {
     access_log $dir/access.log combined buffer=64k;
-    keepalive_timeout 1h;
+    keepalive_timeout $idle;
     keepalive_requests 1000000000;
     client_max_body_size 0;
     client_body_temp_path $dir/tmp;
@@ -60,7 +61,7 @@ http {
             $upgrade
             proxy_max_temp_file_size 0;
             proxy_request_buffering off;
-            proxy_read_timeout 1h;
+            proxy_read_timeout $read;
         }
     }
 }
