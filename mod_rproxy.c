@@ -88,6 +88,7 @@ static void register_hooks(apr_pool_t *pool)
     ap_hook_post_config(rp_config_tell_capacity, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_post_config(rp_eligible_tell, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_init(child_init, NULL, NULL, APR_HOOK_MIDDLE);
+    rp_config_register_pools();
     rp_pipeline_register_hooks(pool);
     rp_engine_register_hooks(pool);
 }

@@ -102,6 +102,11 @@ void rp_config_fill_reverse(const rp_dir_config *dir, const rp_exchange_settings
                             const rp_request *request, const rp_target *target,
                             const char *client_prefix, rp_reverse *reverse);
 
+/** Decides where x's attempts go: to the endpoint of target, or to a member of the pool that it
+ * names. What else the lane gives x is set. RP_REASON_NONE, or why there is none. */
+rp_reason rp_config_aim(rp_exchange *x, const rp_dir_config *dir, const server_rec *server,
+                        rp_target *target, int from_htaccess);
+
 /** What an exchange needs, from the merged sections of a request, defaults filled in. */
 void rp_config_exchange_settings(const rp_dir_config *dir, const rp_server_config *server,
                                  rp_exchange_settings *settings);

@@ -111,6 +111,8 @@ int rp_config_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, serv
         if ((message = rp_route_table_finish(pconf, config->routes)))
             return refuse("RP0301: ", message);
     }
+    if ((message = rp_config_check_pools(pconf, main_server)))
+        return refuse("RP0301: ", message);
     message = check_tls(pconf);
     return message ? refuse("", message) : rp_eligible_decide(pconf, ptemp, main_server);
 }
@@ -183,7 +185,7 @@ int rp_config_tell_capacity(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *pte
 static int prefetch(void *baton, const rp_route *route)
 {
     (void)baton;
-    if (route->target)
+    if (route->target && route->target->scheme != RP_SCHEME_BALANCER)
         rp_upstream_prefetch(route->target);
     return 1;
 }

@@ -91,8 +91,6 @@ static const char *add_route(cmd_parms *cmd, const char *path, int is_regex,
                              words_from(cmd->pool, words, first + 1),
                              apr_pstrdup(cmd->pool, cmd->directive->filename),
                              cmd->directive->line_num, &route);
-    if (!message)
-        message = rp_config_target_check(cmd->pool, route->target);
     if (message)
         return message;
     if (route->condition_text) {
@@ -234,8 +232,6 @@ static const char *local_rule(cmd_parms *cmd, rp_dir_config *dir, const apr_arra
     rule->line = cmd->directive->line_num;
     message = rp_route_parse(cmd->pool, rule->path ? rule->path : "/", 0, rule->target, NULL,
                              rule->file, rule->line, &route);
-    if (!message)
-        message = rp_config_target_check(cmd->pool, route->target);
     if (message)
         return message;
     rule->address = route->target;

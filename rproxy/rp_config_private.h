@@ -94,8 +94,11 @@ const char *rp_config_number(apr_pool_t *pool, const char *argument, const char 
 /** A time with the largest unit that says it exactly. */
 const char *rp_config_time_text(apr_pool_t *pool, apr_interval_time_t time);
 
-/** A target that can be served by what is loaded; NULL or a message. */
-const char *rp_config_target_check(apr_pool_t *pool, const rp_target *target);
+/** Offers rproxy_target_parse() to the module that has pools. */
+void rp_config_register_pools(void);
+
+/** Every pool that a rule names is there. Returns NULL or the message. */
+const char *rp_config_check_pools(apr_pool_t *pool, const server_rec *main_server);
 
 /* ---- directives ------------------------------------------------------------------------------ */
 

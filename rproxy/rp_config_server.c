@@ -21,8 +21,6 @@ const char *rp_config_allow_target(cmd_parms *cmd, void *dir, const char *text)
     (void)dir;
     if (!message)
         message = rp_target_parse(cmd->pool, text, &target);
-    if (!message)
-        message = rp_config_target_check(cmd->pool, target);
     if (message)
         return message;
     if (!config->allowed_targets)

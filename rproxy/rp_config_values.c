@@ -181,12 +181,3 @@ const char *rp_config_number(apr_pool_t *pool, const char *argument, const char 
     *number = (int)value;
     return NULL;
 }
-
-const char *rp_config_target_check(apr_pool_t *pool, const rp_target *target)
-{
-    if (target && target->scheme == RP_SCHEME_BALANCER)
-        return apr_psprintf(pool, "target %s: balancer targets need mod_rproxy_balancer, which "
-                            "offers no pools yet; name one server, or several rules with weight=",
-                            target->text);
-    return NULL;
-}

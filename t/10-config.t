@@ -85,8 +85,7 @@ behaviour 'what is wrong in a rule is refused', @event, sub {
     refused($t, 'RProxyPassMatch ^/(.*$ http://h/', qr/doesn't compile/);
     refused($t, 'RProxyPassMatch ^/x', qr/needs a regular expression and a target/);
     refused($t, 'RProxyPass / balancer://pool/',
-        qr/balancer targets need mod_rproxy_balancer, which offers no pools yet/);
-    refused($t, 'RProxyAllowTarget balancer://pool/', qr/offers no pools yet/);
+        qr/there is no pool of this name here; write <RProxyBalancer pool>/);
 };
 
 behaviour 'rules that contradict each other are refused, naming both', @event, sub {
@@ -135,8 +134,8 @@ behaviour 'RProxyPass is refused where it could not take effect', @event, sub {
         qr/^RProxyPass/);
     refused($t, ['<DirectoryMatch ^/srv>', "RProxyPass $B", '</DirectoryMatch>'],
         qr/can't know its path/, qr/^RProxyPass/);
-    refused($t, ['<If true>', 'RProxyPass balancer://x/', '</If>'], qr/no pools yet/,
-        qr/^RProxyPass/);
+    refused($t, ['<If true>', 'RProxyPass balancer://x/', '</If>'],
+        qr/there is no pool of this name/, qr/^RProxyPass/);
     refused($t, in_location("RProxyPassMatch ^/x $B"), qr/holds for a whole server/,
         qr/^RProxyPassM/);
     refused($t, in_location('<Limit GET>', "RProxyPass $B", '</Limit>'),

@@ -164,7 +164,7 @@ static const known_module modules[] = {
     { "mod_request.c", "" },
     /* Rules without RewriteEngine on do nothing. */
     { "mod_rewrite.c", " RewriteBase RewriteCond RewriteMap RewriteOptions RewriteRule " },
-    { "mod_rproxy_balancer.c", "" },
+    { "mod_rproxy_balancer.c", "*" },
     { "mod_rproxy_cache.c", "" },
     { "mod_sed.c", "" },
     { "mod_session.c", "" },
@@ -351,6 +351,38 @@ static rp_effect set_environment(const known_place *place)
     return environment(&name);
 }
 
+/** The pages by which people look after the server, not its users. */
+static rp_effect handler(const known_place *place)
+{
+    static const char *const status_pages[] = {
+        "balancer-manager", "ldap-status", "md-status", "server-info", "server-status", NULL
+    };
+    const char *name = first_word(place);
+
+    for (int i = 0; status_pages[i]; i++) {
+        if (!strcasecmp(name, status_pages[i]))
+            return RP_EFFECT_STATUS_PAGE;
+    }
+    return RP_EFFECT_HANDLER;
+}
+
+/** How HTTP/1.x answers are written and their connections end; what mod_dir does, which no route
+ * reaches; what compresses, which would be a reason of its own. force-no-vary isn't one of them: it
+ * removes a field. */
+int rp_known_idle_variable(const char *name)
+{
+    static const char *const idle[] = {
+        "downgrade-1.0", "force-response-1.0", "gzip-only-text/html", "no-brotli", "no-gzip",
+        "nokeepalive", "redirect-carefully", "ssl-unclean-shutdown", NULL
+    };
+
+    for (int i = 0; idle[i]; i++) {
+        if (!strcasecmp(name, idle[i]))
+            return 1;
+    }
+    return 0;
+}
+
 static rp_effect browser(const known_place *place)
 {
     return place->in_section ? RP_EFFECT_PIPELINE : RP_EFFECT_BROWSER;
@@ -421,6 +453,7 @@ static const struct directive_rule {
     { "core.c", "HostnameLookups", if_off },
     { "core.c", "HttpProtocolOptions", protocol_options },
     { "core.c", "MergeTrailers", if_off },
+    { "core.c", "SetHandler", handler },
     { "core.c", "StrictHostCheck", if_off },
     { "mod_alias.c", "Redirect", at_server },
     { "mod_alias.c", "RedirectMatch", at_server },

@@ -189,7 +189,6 @@ int rp_engine_prepare_exchange(rp_engine_request *q, const rp_client_ops *ops)
     x->request = &q->request;
     x->settings = &q->route->settings;
     x->reverse = &q->reverse;
-    x->address = q->match.route->target;
     x->ops = ops;
     x->client = q;
     x->shelf = q->d->loop->shelf;
@@ -199,13 +198,11 @@ int rp_engine_prepare_exchange(rp_engine_request *q, const rp_client_ops *ops)
                         &x->target) != RP_HTTP_OK) {
         return 0;
     }
-    x->endpoint = rp_endpoint_get(q->match.route->target, 0, dir->tls,
-                                  dir->keepalive ? dir->keepalive : &rp_keepalive_default);
-    if (!x->endpoint) {
+    rp_config_fill_reverse(dir, x->settings, &q->request, q->match.route->target,
+                           q->match.route->path, &q->reverse);
+    if (rp_config_aim(x, dir, q->server, q->match.route->target, 0) != RP_REASON_NONE) {
         return 0;
     }
-    rp_config_fill_reverse(dir, x->settings, &q->request, x->address, q->match.route->path,
-                           &q->reverse);
     q->body_began = q->d->loop->now;
     rp_stats_add(RP_STAT_REQUESTS, 1);
     rp_stats_add(RP_STAT_ACTIVE, 1);

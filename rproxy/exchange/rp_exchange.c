@@ -9,8 +9,9 @@
 
 /* ---- end ------------------------------------------------------------------------------------- */
 
-static void drop_connection(rp_exchange *x, int reusable)
+static void drop_connection(rp_exchange *x, int reusable, rp_reason reason)
 {
+    rp_exchange_release_member(x, reason);
     if (x->conn) {
         x->peer = apr_pstrdup(x->pool, rp_conn_peer(x->conn));
         x->ops->detach(x->client);
@@ -19,11 +20,11 @@ static void drop_connection(rp_exchange *x, int reusable)
     }
 }
 
-void rp_exchange_release(rp_exchange *x)
+void rp_exchange_release(rp_exchange *x, rp_reason reason)
 {
     /* Whatever became of the client: the upstream's side is complete. */
     drop_connection(x, x->state == RP_X_RELAY && x->request_done && !x->send_broken
-                    && x->response_done && x->response.keep_alive && !x->upstream_hup);
+                    && x->response_done && x->response.keep_alive && !x->upstream_hup, reason);
 }
 
 void rp_exchange_finish(rp_exchange *x, rp_outcome outcome, rp_reason reason, const char *detail)
@@ -31,7 +32,7 @@ void rp_exchange_finish(rp_exchange *x, rp_outcome outcome, rp_reason reason, co
     if (x->state == RP_X_ENDED) {
         return;
     }
-    rp_exchange_release(x);
+    rp_exchange_release(x, reason);
     x->state = RP_X_ENDED;
     x->outcome = outcome;
     if (reason != RP_REASON_NONE) {
@@ -70,10 +71,17 @@ int rp_exchange_client_left(rp_exchange *x)
 
 static void begin_attempt(rp_exchange *x, apr_time_t now, int fresh)
 {
-    x->conn = rp_conn_acquire(x->endpoint, x->shelf, fresh);
+    rp_reason reason = RP_REASON_NONE;
+
     x->state = RP_X_CONNECT;
     x->attempts++;
     x->attempt_at = x->progress_at = now;
+    x->connected_at = x->answered_at = 0;
+    if (x->member && (reason = rp_exchange_choose_member(x, now)) != RP_REASON_NONE) {
+        fail(x, reason, NULL);
+        return;
+    }
+    x->conn = rp_conn_acquire(x->endpoint, x->shelf, fresh);
     x->reused = rp_conn_is_reused(x->conn);
     x->request_done = x->send_broken = x->any_byte_sent = 0;
     x->upstream_hup = 0;
@@ -139,7 +147,7 @@ void rp_exchange_attempt_failed(rp_exchange *x, rp_reason reason, const char *de
     }
     x->reason = reason;
     x->detail = detail;
-    drop_connection(x, 0);
+    drop_connection(x, 0, reason);
     begin_attempt(x, now, 1);
 }
 
@@ -153,7 +161,8 @@ int rp_exchange_retries_status(rp_exchange *x)
                 || x->attempts - x->replayed >= retry->tries) {
                 return 0;
             }
-            drop_connection(x, 0);
+            x->answered_at = rp_exchange_now(x);
+            drop_connection(x, 0, RP_REASON_NONE);
             begin_attempt(x, rp_exchange_now(x), 1);
             return 1;
         }
@@ -241,7 +250,7 @@ static void connect_step(rp_exchange *x, apr_time_t now)
         if (x->connect_time < 0) {
             x->connect_time = now - x->started;
         }
-        x->progress_at = now;
+        x->progress_at = x->connected_at = now;
         x->state = RP_X_RELAY;
         break;
     case RP_IO_AGAIN:
@@ -266,7 +275,7 @@ rp_reason rp_exchange_start(rp_exchange *x)
     x->keep_body = x->request->framing != RP_BODY_NONE
         && (x->settings->retry.any_method || rp_method_is_idempotent(x->request->method));
     rp_buffer_init(&x->body_kept, x->pool, 0);
-    reason = rp_exchange_write_head(x);
+    reason = x->member ? RP_REASON_NONE : rp_exchange_write_head(x);
     if (reason != RP_REASON_NONE) {
         fail(x, reason, "the request cannot be written as HTTP/1.1");
         return reason;

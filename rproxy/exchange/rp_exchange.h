@@ -19,6 +19,7 @@
 #include <strings.h>
 #include <apr_pools.h>
 #include <apr_time.h>
+#include "include/mod_rproxy.h"
 #include "rproxy/http/rp_http.h"
 #include "rproxy/route/rp_route.h"
 #include "rproxy/upstream/rp_upstream.h"
@@ -76,7 +77,7 @@ typedef struct rp_exchange_settings {
     rp_forwarded forwarded;
     int preserve_host;
     int ignore_client_abort;            /* go on with the upstream when the client has left */
-    const char *via;                    /* our name in Via */
+    const char *via;                    /* "1.1 NAME": what we add to Via of HTTP/1.1 requests */
 } rp_exchange_settings;
 
 /* ---- the client's side, brought by the lane -------------------------------------------------- */
@@ -165,6 +166,8 @@ typedef enum rp_exchange_state {
     RP_X_ENDED
 } rp_exchange_state;
 
+typedef struct rp_pool_use rp_pool_use; /* rp_exchange_pool.c */
+
 typedef struct rp_exchange {
     /* given by the lane, constant */
     apr_pool_t *pool;
@@ -172,7 +175,8 @@ typedef struct rp_exchange {
     const rp_exchange_settings *settings;
     const rp_reverse *reverse;
     const char *target;                 /* request-target for the upstream */
-    rp_endpoint *endpoint;
+    rp_endpoint *endpoint;              /* NULL with a pool, until a member was chosen */
+    rp_pool_use *member;                /* set by rp_exchange_use_pool(); NULL: no pool */
     rp_shelf *shelf;                    /* of the thread that steps; NULL: what all threads share */
     const apr_time_t *clock;            /* the loop's: when it woke; NULL: the system's */
     const rp_target *address;           /* the endpoint's, for Host */
@@ -213,6 +217,7 @@ typedef struct rp_exchange {
     apr_int64_t body_left;              /* of a response with a length */
     apr_int64_t body_read;              /* bytes of the request body read from the client */
     apr_time_t attempt_at, sent_at, progress_at, deadline;
+    apr_time_t connected_at, answered_at;   /* of this attempt; 0: not yet */
     const char *upgrade_protocol;       /* what we asked to switch to, NULL: nothing */
     unsigned int request_done:1;        /* the request is sent, or its sending was given up */
     unsigned int send_broken:1;        /* the upstream stopped reading; its answer may still come */
@@ -239,6 +244,15 @@ typedef struct rp_exchange {
     unsigned int want_client_read:1;
     unsigned int want_client_write:1;
 } rp_exchange;
+
+/** Lets a pool choose a member for each attempt, instead of endpoint and address; its part of
+ * target, reverse, and Host is the member's. What is given by the lane is set, but for these two.
+ * pool is what pools->find() gave; tls and keepalive are for all members. */
+void rp_exchange_use_pool(rp_exchange *x, const rproxy_pools *pools, void *pool,
+                          const rp_tls *tls, const rp_keepalive *keepalive);
+
+/** The member of the last attempt, as logs show it; NULL: there is none. */
+const char *rp_exchange_member_name(const rp_exchange *x);
 
 /** Prepares an exchange whose "given by the lane" members are set; the first step takes a
  * connection. Returns RP_REASON_NONE, or why the request cannot be sent on (outcome is then ERROR

@@ -31,6 +31,13 @@ static inline apr_time_t rp_exchange_now(const rp_exchange *x)
     return x->clock ? *x->clock : apr_time_now();
 }
 
+/** Chooses a member for an attempt and writes the head for it. RP_REASON_NONE, or why there is
+ * none. */
+rp_reason rp_exchange_choose_member(rp_exchange *x, apr_time_t now);
+
+/** The attempt is over; reason NONE: nothing is wrong with it. Once more does nothing. */
+void rp_exchange_release_member(rp_exchange *x, rp_reason reason);
+
 /** Puts the request head, and body bytes kept from an earlier attempt, in line for sending. */
 void rp_exchange_queue_request(rp_exchange *x);
 
@@ -58,8 +65,8 @@ void rp_exchange_attempt_failed(rp_exchange *x, rp_reason reason, const char *de
  * it and returns nonzero. */
 int rp_exchange_retries_status(rp_exchange *x);
 
-/** Gives the connection back: for reuse if both messages are complete, else to be closed. */
-void rp_exchange_release(rp_exchange *x);
+/** Gives connection and member back: for reuse if both messages are complete, else to be closed. */
+void rp_exchange_release(rp_exchange *x, rp_reason reason);
 
 /** Records the end; only the first one counts. Gives the connection back. */
 void rp_exchange_finish(rp_exchange *x, rp_outcome outcome, rp_reason reason, const char *detail);

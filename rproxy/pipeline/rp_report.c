@@ -51,6 +51,9 @@ void rp_report_variables(request_rec *r, const rp_exchange *x, const char *lane,
     set(env, "rproxy-driver", driver);
     set(env, "rproxy-target", target);
     set(env, "rproxy-upstream", x->peer);
+    if (rp_exchange_member_name(x)) {
+        set(env, "rproxy-member", rp_exchange_member_name(x));
+    }
     set(env, "rproxy-request-id", request_id);
     for (apr_size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
         if (numbers[i].value >= 0) {

@@ -31,7 +31,7 @@ static apr_status_t end_with_pool(void *baton)
         rp_park_end(task->parking);
     }
     rp_exchange_end(&task->x, RP_REASON_CLIENT_GONE);
-    if (task->from_htaccess) {
+    if (task->from_htaccess && !task->x.member) {
         rp_endpoint_release(task->x.endpoint);
     }
     return APR_SUCCESS;
@@ -43,6 +43,7 @@ int rp_task_start(rp_task *task)
     const rp_dir_config *dir = rp_dir_config_of(r->per_dir_config);
     rp_exchange *x = &task->x;
     int status = rp_task_read_request(task);
+    rp_reason reason;
 
     if (status != OK) {
         return status;
@@ -56,7 +57,6 @@ int rp_task_start(rp_task *task)
     x->request = &task->request;
     x->settings = &task->settings;
     x->reverse = &task->reverse;
-    x->address = task->match.route->target;
     x->ops = &rp_client_ops_pipeline;
     x->client = task;
     if (rp_route_target(r->pool, &task->match, task->request.path, task->request.query,
@@ -78,13 +78,12 @@ int rp_task_start(rp_task *task)
     task->started = 1;
     rp_stats_add(RP_STAT_REQUESTS, 1);
     rp_stats_add(RP_STAT_ACTIVE, 1);
-    x->endpoint = rp_endpoint_get(task->match.route->target, task->from_htaccess, dir->tls,
-                                  dir->keepalive ? dir->keepalive : &rp_keepalive_default);
-    if (!x->endpoint) {
+    reason = rp_config_aim(x, dir, r->server, task->match.route->target, task->from_htaccess);
+    if (reason != RP_REASON_NONE) {
         x->peer = "";
         x->started = apr_time_now();
         x->connect_time = x->first_byte_time = -1;
-        rp_exchange_end(x, RP_REASON_TOO_MANY_ENDPOINTS);
+        rp_exchange_end(x, reason);
         return OK;
     }
     apr_pool_pre_cleanup_register(r->pool, task, end_with_pool);
