@@ -230,7 +230,8 @@ static rp_splice op_splice(void *baton, int fd, apr_size_t limit, apr_size_t *mo
         return RP_SPLICE_CLIENT_GONE;
     }
     receive(c, scratch, *moved);
-    if (c->full_every && c->splices % c->full_every == 0) {
+    /* Not behind the last byte: nothing more would be flushed. */
+    if (c->full_every && c->splices % c->full_every == 0 && *moved < limit) {
         c->blocked = 1;
         c->fulls++;
         return RP_SPLICE_FULL;
