@@ -120,6 +120,10 @@ static const rp_reason_info reasons[] = {
         "Too many different targets of .htaccess files are in use at once: use fewer, or move them "
         "into the server's configuration."
     },
+    [RP_REASON_INTERNAL] = {
+        "internal-error", "proxy_internal_error", 500, "RP0123",
+        "The proxy failed on its own: the log has the detail; please report it with the log lines."
+    },
     [RP_REASON_NO_MEMBER] = {
         "no-member", "destination_unavailable", 503, "RP0124",
         "No member of the pool can take the request: see why they are down, draining or ejected, "
@@ -129,10 +133,6 @@ static const rp_reason_info reasons[] = {
         "pool-busy", "connection_limit_reached", 503, "RP0125",
         "All members of the pool that are up have as many requests as their max= allows: raise it, "
         "or add members."
-    },
-    [RP_REASON_INTERNAL] = {
-        "internal-error", "proxy_internal_error", 500, "RP0123",
-        "The proxy failed on its own: the log has the detail; please report it with the log lines."
     },
 };
 

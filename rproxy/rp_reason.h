@@ -33,9 +33,9 @@ typedef enum rp_reason {
     RP_REASON_BAD_REQUEST,              /* the request cannot be sent on: framing, target, Host */
     RP_REASON_NOT_ALLOWED,              /* .htaccess target outside RProxyAllowTarget */
     RP_REASON_TOO_MANY_ENDPOINTS,       /* limit of dynamic endpoints reached */
+    RP_REASON_INTERNAL,
     RP_REASON_NO_MEMBER,                /* no member of the pool is up */
     RP_REASON_POOL_BUSY,                /* all that are up are at their max= */
-    RP_REASON_INTERNAL,
     RP_REASON_COUNT
 } rp_reason;
 
