@@ -13,17 +13,20 @@
 
 #include "balancer/rp_balancer.h"
 
+/* In sections too, so that a message of ours can say where they belong. */
+#define IN_SERVER (RSRC_CONF | ACCESS_CONF)
+
 static const command_rec directives[] = {
-    AP_INIT_RAW_ARGS("<RProxyBalancer", rp_balancer_section, NULL, RSRC_CONF,
+    AP_INIT_RAW_ARGS("<RProxyBalancer", rp_balancer_section, NULL, IN_SERVER,
                      "NAME: a pool of servers, for the target balancer://NAME/"),
-    AP_INIT_RAW_ARGS("RProxyMember", rp_balancer_member, NULL, RSRC_CONF,
+    AP_INIT_RAW_ARGS("RProxyMember", rp_balancer_member, NULL, IN_SERVER,
                      "URL [weight=1 max=0 backup zone=Z slowstart=30s state=up|drain|down]"),
-    AP_INIT_RAW_ARGS("RProxyMethod", rp_balancer_method, NULL, RSRC_CONF,
+    AP_INIT_RAW_ARGS("RProxyMethod", rp_balancer_method, NULL, IN_SERVER,
                      "roundrobin (default), leastconn, leasttime, random2, bytraffic, first or "
                      "hash KEY [bounded=1.25] [maglev]"),
-    AP_INIT_RAW_ARGS("RProxyOutlier", rp_balancer_outlier, NULL, RSRC_CONF,
+    AP_INIT_RAW_ARGS("RProxyOutlier", rp_balancer_outlier, NULL, IN_SERVER,
                      "errors=5 window=10s eject=5s max-eject=60s max-percent=50, or off"),
-    AP_INIT_TAKE1("RProxyZone", rp_balancer_zone, NULL, RSRC_CONF,
+    AP_INIT_TAKE1("RProxyZone", rp_balancer_zone, NULL, IN_SERVER,
                   "NAME: the zone this server is in; members of it are preferred"),
     { .name = NULL }
 };

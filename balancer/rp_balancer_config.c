@@ -151,7 +151,7 @@ static rp_balancer *make_balancer(cmd_parms *cmd, const char *name)
 
 const char *rp_balancer_section(cmd_parms *cmd, void *dir, const char *arguments)
 {
-    const char *name = NULL, *message;
+    const char *name = "", *message;
     rp_balancer *balancer;
 
     (void)dir;
@@ -295,15 +295,15 @@ int rp_balancer_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, se
 
         if (message) {
             ap_log_error(APLOG_MARK, APLOG_STARTUP | APLOG_ERR, 0, server,
-                         "<RProxyBalancer %s> (%s:%d): %s", balancer->name, balancer->file,
+                         "RP0405: <RProxyBalancer %s> (%s:%d): %s", balancer->name, balancer->file,
                          balancer->line, message);
             return HTTP_INTERNAL_SERVER_ERROR;
         }
     }
     if (reading.zone && !has_zones) {
         ap_log_error(APLOG_MARK, APLOG_STARTUP | APLOG_ERR, 0, server,
-                     "RProxyZone %s (%s:%d) has no effect, for no member has zone=; remove it, or "
-                     "add zone= to members", reading.zone, reading.zone_at->filename,
+                     "RP0405: RProxyZone %s (%s:%d) has no effect, for no member has zone=; remove "
+                     "it, or add zone= to members", reading.zone, reading.zone_at->filename,
                      reading.zone_at->line_num);
         return HTTP_INTERNAL_SERVER_ERROR;
     }

@@ -11,6 +11,8 @@
 
 #include "balancer/rp_balancer.h"
 
+#define NUMBER APR_UINT64_T_FMT
+
 static const char *state_of(const rp_member *member)
 {
     if (member->state != RP_MEMBER_UP)
@@ -24,14 +26,18 @@ static void show_member(request_rec *r, const rp_balancer *balancer, int number,
     rp_slot *slot = member->slot;
     const char *name = balancer->members[number].name;
 
-    ap_rprintf(r, is_brief ? "RProxyMember-%s-%s: state=%s in-flight=%d requests=%llu "
-                             "failures=%llu sent=%llu received=%llu ejections=%u\n"
-                           : "<tr><td>%s</td><td>%s</td><td>%s</td><td>%d</td><td>%llu</td>"
-                             "<td>%llu</td><td>%llu</td><td>%llu</td><td>%u</td></tr>\n",
+    apr_uint64_t requests = atomic_load(&slot->requests), failures = atomic_load(&slot->failures);
+    apr_uint64_t sent = atomic_load(&slot->sent), received = atomic_load(&slot->received);
+
+    ap_rprintf(r, is_brief ? "RProxyMember-%s-%s: state=%s in-flight=%d requests=%" NUMBER
+                             " failures=%" NUMBER " sent=%" NUMBER " received=%" NUMBER
+                             " ejections=%u\n"
+                           : "<tr><td>%s</td><td>%s</td><td>%s</td><td>%d</td><td>%" NUMBER "</td>"
+                             "<td>%" NUMBER "</td><td>%" NUMBER "</td><td>%" NUMBER "</td>"
+                             "<td>%u</td></tr>\n",
                balancer->name, ap_escape_html(r->pool, name), state_of(member),
-               atomic_load(&slot->shared.in_flight), atomic_load(&slot->requests),
-               atomic_load(&slot->failures), atomic_load(&slot->sent),
-               atomic_load(&slot->received), atomic_load(&slot->ejections));
+               atomic_load(&slot->shared.in_flight), requests, failures, sent, received,
+               atomic_load(&slot->ejections));
 }
 
 static int status_hook(request_rec *r, int flags)

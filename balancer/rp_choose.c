@@ -122,12 +122,14 @@ static rproxy_verdict choose_member(rp_balancer *balancer, rproxy_use *use, apr_
 {
     rproxy_choice choice = {
         .request = use->request, .now = now, .pool = &balancer->slot->shared,
-        .config = balancer->method_config, .avoid_count = use->tried_count
+        .config = balancer->method_config, .attempt = use->tried_count,
+        .avoid_count = use->tried_count
     };
+    atomic_ullong *turns = choice.attempt ? &balancer->slot->retries : &balancer->slot->requests;
     rp_view *view = rp_view_enter(balancer, now);
     int is_chosen = 0;
 
-    choice.turn = atomic_fetch_add_explicit(&balancer->slot->requests, 1, memory_order_relaxed);
+    choice.turn = atomic_fetch_add_explicit(turns, 1, memory_order_relaxed);
     for (int i = 0; i < use->tried_count; i++)
         choice.avoid[i] = use->tried[i];
     for (int rank = 0; view && !is_chosen && rank < RP_RANKS; rank++) {

@@ -16,8 +16,8 @@ typedef int rp_hash_takes(const void *baton, int number);
 typedef struct rp_ring rp_ring;
 typedef struct rp_maglev rp_maglev;
 
-/** A ring of points, 512 for each unit of weight (fewer for pools of more than 512 units: a power of
- * two less). */
+/** A ring of points, 512 for each unit of weight (less by a power of two in pools of more than 512
+ * units). */
 rp_ring *rp_ring_make(apr_pool_t *pool, const rproxy_member *members, int count);
 
 /** The member whose point is nearest behind one of the places that the key has on the ring. -1: it

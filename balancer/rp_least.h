@@ -6,9 +6,9 @@
  *
  * A member's price is cost * in flight / weight, where cost is 1, or the time that an answer takes;
  * and cost / weight, as one more would make it, unless the member is due: each has its turn once in
- * sum of weights / weight turns. So members of equal cost are chosen in turn and by weight also when
- * there are few requests at a time. What a member that is late is owed makes up for four requests
- * at the least cost of all, and the less the more it costs: never for being slow. */
+ * sum of weights / weight turns. So members of equal cost are chosen in turn and by weight also
+ * when there are few requests at a time. What a member that is late is owed makes up for four
+ * requests at the least cost of all, and the less the more it costs: never for being slow. */
 #ifndef RP_LEAST_H
 #define RP_LEAST_H
 
@@ -69,6 +69,9 @@ static inline void rp_least_chosen(const rproxy_choice *choice, int number)
     apr_int64_t period =
         (apr_int64_t)set->weight_sum * RP_LEAST_TURN / set->weights[set->places[number]];
 
+    /* Retries have turns of their own. */
+    if (choice->attempt)
+        turn = due;
     if (due < turn - RP_LEAST_OWED * period)
         due = turn - RP_LEAST_OWED * period;
     else if (due > turn + RP_LEAST_OWED * period)

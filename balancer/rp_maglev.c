@@ -6,7 +6,7 @@
 #include "balancer/rp_hash.h"
 #include "balancer/rp_mix.h"
 
-/* Entries. The size must not change with each member that comes or goes, for all keys would move. */
+/* Entries. Were the size to change with each member that comes or goes, all keys would move. */
 #define SIZE_USUAL 65537
 #define SIZE_LARGE 655373
 #define LARGE_COUNT 500                 /* members from which it is large */

@@ -28,7 +28,7 @@ static unsigned long long load(const atomic_ullong *word)
 static void halve(const rproxy_choice *choice)
 {
     unsigned long long old = load(&choice->pool->method[PERIOD]);
-    unsigned long long period = (unsigned long long)(choice->now / HALVED_EVERY);
+    apr_uint64_t now = (apr_uint64_t)choice->now, period = now / HALVED_EVERY;
 
     if (old >= period
         || !atomic_compare_exchange_strong(&choice->pool->method[PERIOD], &old, period) || !old)
@@ -89,7 +89,7 @@ static int choose(rproxy_choice *choice)
 static void finished(const rproxy_member *member, rproxy_shared *pool, const rproxy_result *result,
                      apr_time_t now)
 {
-    unsigned long long bytes = (unsigned long long)(result->sent + result->received);
+    apr_uint64_t sent = (apr_uint64_t)result->sent, bytes = sent + (apr_uint64_t)result->received;
     unsigned long long old = load(&pool->method[AVERAGE]), average;
 
     (void)now;

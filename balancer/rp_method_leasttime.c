@@ -4,7 +4,7 @@
 
 /* The member that will probably answer first: the moving average of the time until its responses
  * began, times the requests that are there. A slower response counts at once, faster ones by and by
- * (peak-EWMA). Without responses the average falls, so that a member that was slow is tried again. */
+ * (peak-EWMA). Without responses the average falls, so that one that was slow is tried again. */
 #include <float.h>
 
 #include "balancer/rp_least.h"
@@ -12,7 +12,7 @@
 /* The average is half as high, or half way to where it should be, after 4096 ms. */
 #define HALF_LIFE_BITS 12
 #define HALF_LIFE (1 << HALF_LIFE_BITS)
-#define JUST_NOW 64                     /* ms */
+#define JUST_NOW 256                    /* ms */
 
 /* A word: milliseconds when it was set, in the upper half; microseconds, at least 1. 0: unknown. */
 static apr_uint32_t milliseconds(apr_time_t now)
@@ -43,6 +43,7 @@ static int choose(rproxy_choice *choice)
     apr_uint32_t now = milliseconds(choice->now);
     float usual = atomic_load_explicit(&made->least_cost, memory_order_relaxed);
     float least = FLT_MAX, least_cost = FLT_MAX, per_usual = 1 / usual;
+    /* No constant: then compilers take a minimum, where a jump would often be mispredicted. */
     float twice = usual * per_usual * 2;
     int best = -1;
 

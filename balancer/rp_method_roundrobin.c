@@ -65,7 +65,7 @@ static void heapify(due *heap, int count)
 
 static apr_int64_t common_divisor(const rproxy_set *set)
 {
-    apr_int64_t divisor = 0;
+    apr_int64_t divisor = 0;            /* weights are at least 1 */
 
     for (int i = 0; i < set->count && divisor != 1; i++) {
         apr_int64_t other = set->weights[i];
@@ -77,7 +77,7 @@ static apr_int64_t common_divisor(const rproxy_set *set)
             other = rest;
         }
     }
-    return divisor;
+    return divisor > 1 ? divisor : 1;
 }
 
 /** Turns of each place in a round, and of what is left over behind them. */

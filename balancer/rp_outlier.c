@@ -14,8 +14,8 @@
 APLOG_USE_MODULE(rproxy_balancer);
 
 /* Failures count only if nothing else happens, or if they are more than that share of what the
- * member was asked meanwhile: some broken downloads on a busy member, or one bad client, say nothing
- * about it. */
+ * member was asked meanwhile: some broken downloads on a busy member, or one bad client, say
+ * nothing about it. */
 #define FAILURES_PER_REQUESTS 10
 #define TRIAL_TIME (10 * APR_USEC_PER_SEC)      /* a trial that takes longer isn't waited for */
 #define LEVEL_MAX 20
@@ -152,8 +152,8 @@ static void bring_back(rp_balancer *balancer, int number, apr_time_t now)
         return;
     atomic_store(&slot->trial_until, 0);
     rp_balancer_changed(balancer);
-    ap_log_error(APLOG_MARK, APLOG_NOTICE, 0, balancer->server, "RP0403: pool %s: member %s is back",
-                 balancer->name, balancer->members[number].name);
+    ap_log_error(APLOG_MARK, APLOG_NOTICE, 0, balancer->server, "RP0403: pool %s: member %s is "
+                 "back", balancer->name, balancer->members[number].name);
 }
 
 /** Counts a failure; nonzero if there are too many. The window is one word: when it began in

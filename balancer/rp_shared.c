@@ -26,8 +26,9 @@ typedef struct row {
 
 typedef struct memory {
     atomic_int slots_used;              /* all behind have never been used */
-    apr_uint32_t generation;            /* the parent's; children have it as it was at their start */
+    apr_uint32_t generation;            /* of the last configuration */
     int row_count;
+    int is_unsettled;                   /* the parent's: totals may be off */
     rp_slot slots[RP_SLOTS_MAX];
     /* Mostly never touched, thus never there. */
     row rows[];
@@ -38,7 +39,6 @@ static row *mine;
 static apr_hash_t *by_identity;         /* from open to the last claim */
 static apr_uint32_t generation;
 static int is_fresh;
-static int unsettled;                   /* the parent's: a child may have left totals that are off */
 
 /* ---- the parent ------------------------------------------------------------------------------ */
 
@@ -56,6 +56,37 @@ static apr_status_t create(apr_pool_t *process_pool, int rows)
     return apr_pool_userdata_set(shared, KEY, NULL, process_pool);
 }
 
+static void settle(row *r)
+{
+    int used = atomic_load(&shared->slots_used);
+    int is_exact = atomic_load(&r->begun) == atomic_load(&r->ended);
+
+    for (int i = 0; i < used; i++) {
+        /* Look first: a page that was never written need not come into being. */
+        int count = atomic_load(&r->counts[i]);
+
+        if (count && is_exact)
+            atomic_fetch_sub(&shared->slots[i].shared.in_flight, count);
+        if (count)
+            atomic_store(&r->counts[i], 0);
+    }
+    atomic_store(&r->ended, atomic_load(&r->begun));
+    atomic_store(&r->pid, 0);
+    if (!is_exact)
+        shared->is_unsettled = 1;
+}
+
+/** A configuration without pools, or without this module, does not hear of children that end. */
+static void settle_dead(void)
+{
+    for (int i = 0; i < shared->row_count; i++) {
+        int pid = atomic_load(&shared->rows[i].pid);
+
+        if (pid > 0 && kill(pid, 0) != 0 && errno == ESRCH)
+            settle(&shared->rows[i]);
+    }
+}
+
 apr_status_t rp_shared_open(apr_pool_t *process_pool, apr_pool_t *temp_pool, int max_children)
 {
     void *found = NULL;
@@ -68,6 +99,7 @@ apr_status_t rp_shared_open(apr_pool_t *process_pool, apr_pool_t *temp_pool, int
         shared = NULL;
         return rv;
     }
+    settle_dead();
     generation = ++shared->generation;
     by_identity = apr_hash_make(temp_pool);
     for (int i = 0; i < atomic_load(&shared->slots_used); i++) {
@@ -184,35 +216,16 @@ static int compare(int slot)
 
 void rp_shared_settle_rest(void)
 {
-    int used = shared && unsettled ? atomic_load(&shared->slots_used) : 0;
+    int used = shared && shared->is_unsettled ? atomic_load(&shared->slots_used) : 0;
 
-    unsettled = 0;
+    if (used)
+        shared->is_unsettled = 0;
     for (int i = 0; i < used; i++) {
         if (!compare(i)) {
-            unsettled = 1;
+            shared->is_unsettled = 1;
             return;
         }
     }
-}
-
-static void settle(row *r)
-{
-    int used = atomic_load(&shared->slots_used);
-    int is_exact = atomic_load(&r->begun) == atomic_load(&r->ended);
-
-    for (int i = 0; i < used; i++) {
-        /* Look first: a page that was never written need not come into being. */
-        int count = atomic_load(&r->counts[i]);
-
-        if (count && is_exact)
-            atomic_fetch_sub(&shared->slots[i].shared.in_flight, count);
-        if (count)
-            atomic_store(&r->counts[i], 0);
-    }
-    atomic_store(&r->ended, atomic_load(&r->begun));
-    atomic_store(&r->pid, 0);
-    if (!is_exact)
-        unsettled = 1;
 }
 
 void rp_shared_settle(int pid)

@@ -28,8 +28,9 @@ typedef struct rp_slot {
     atomic_llong in_service_since;      /* member: slow start counts from there; 0: ever since */
 
     _Alignas(64) atomic_ullong version; /* pool: counts what changes who can be chosen */
-    atomic_ullong requests;             /* member: attempts; pool: choices */
-    atomic_ullong failures;
+    atomic_ullong requests;             /* member: attempts; pool: first attempts */
+    atomic_ullong retries;              /* pool: other attempts */
+    atomic_ullong failures;             /* member */
     atomic_ullong sent, received;       /* bytes of bodies */
     atomic_ullong window;               /* member: failures of late, see rp_outlier.c */
     atomic_ullong window_requests;      /* member: requests when the window began */

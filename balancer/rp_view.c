@@ -142,22 +142,32 @@ static void renew(rp_balancer *balancer, apr_time_t now)
 
 /* ---- using one ------------------------------------------------------------------------------- */
 
-rp_view *rp_view_enter(rp_balancer *balancer, apr_time_t now)
+/** The current view, announced as in use; NULL: there is none. */
+static rp_view *hold(rp_views *views)
 {
-    rp_views *views = balancer->views;
-    rp_view *view = atomic_load(&views->current);
-
-    if (!view || is_outdated(balancer, view, now))
-        renew(balancer, now);
     for (;;) {
-        view = atomic_load(&views->current);
+        rp_view *view = atomic_load(&views->current);
+
         if (!view)
             return NULL;
         atomic_fetch_add(&view->readers, 1);
         if (atomic_load(&views->current) == view)
             return view;
+        /* It may be made anew just now. */
         atomic_fetch_sub(&view->readers, 1);
     }
+}
+
+rp_view *rp_view_enter(rp_balancer *balancer, apr_time_t now)
+{
+    rp_view *view = hold(balancer->views);
+
+    if (view && !is_outdated(balancer, view, now))
+        return view;
+    if (view)
+        rp_view_leave(view);
+    renew(balancer, now);
+    return hold(balancer->views);
 }
 
 void rp_view_leave(rp_view *view)

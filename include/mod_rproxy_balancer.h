@@ -71,7 +71,10 @@ typedef struct rproxy_set {
 typedef struct rproxy_choice {
     const rproxy_request *request;
     apr_time_t now;
-    apr_uint64_t turn;                  /* counts the choices of this pool over all children */
+    int attempt;                        /* 0: the request's first */
+    apr_uint64_t turn;                  /* counts the choices of this pool over all children: first
+                                         * attempts, and apart from these all others, or each retry
+                                         * would take somebody's turn */
     const rproxy_set *set;
     rproxy_shared *pool;                /* the pool's own */
     const void *config;                 /* what configure() made */

@@ -29,10 +29,12 @@ sub all {
 
 my @pages = glob "$root/docs/*.md";
 my $docs = join "\n", map { slurp($_) } @pages;
-my $code = join "\n", map { slurp($_) } map { glob "$root/$_" } '*.c', 'rproxy/*.c', 'rproxy/*/*.c';
+my $code = join "\n", map { slurp($_) } map { glob "$root/$_" } '*.c', 'rproxy/*.c', 'rproxy/*/*.c',
+    'balancer/*.c';
 
 is_deeply(all($docs, qr/^## (RProxy\w+)$/m),
-    all(slurp("$root/mod_rproxy.c"), qr/AP_INIT_\w+\("(\w+)"/), 'each directive has its section');
+    all(join('', map { slurp($_) } glob "$root/mod_*.c"), qr/AP_INIT_\w+\("<?(\w+)"/),
+    'each directive has its section');
 
 my $messages = slurp("$root/docs/messages.md");
 is_deeply(all($messages, qr/<a id="rp\d+"><\/a>(RP\d{4}) /),

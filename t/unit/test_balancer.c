@@ -119,7 +119,8 @@ static void busy_or_gone(void)
     balancer->up_count = 0;
     fixture_start(pool, balancer);
     use = (rproxy_use){ .request = &get, .pool = balancer };
-    is_number(rp_balancer_choose(&use, FIXTURE_START, &target), RPROXY_NONE_AVAILABLE, "none is up");
+    is_number(rp_balancer_choose(&use, FIXTURE_START, &target), RPROXY_NONE_AVAILABLE,
+              "none is up");
 }
 
 static void retries(void)
@@ -417,6 +418,27 @@ static void restart(void)
     is_number(in_flight(after, 0) + in_flight(after, 2), 0, "a request of before has ended");
 }
 
+/** A child that ends while nobody looks is settled by the next configuration. */
+static void unseen(void)
+{
+    rp_balancer *balancer = pool_of("unseen", 1);
+    pid_t child_pid;
+
+    fixture_start(pool, balancer);
+    child_pid = fork();
+    if (!child_pid) {
+        rproxy_use use;
+
+        rp_shared_enter();
+        fixture_choose(balancer, &use, &get, FIXTURE_START);
+        _exit(0);
+    }
+    wait_for(child_pid);
+    is_number(in_flight(balancer, 0), 1, "a child has ended with a request");
+    rp_shared_open(pool, pool, 16);
+    is_number(in_flight(balancer, 0), 0, "the next configuration settles it");
+}
+
 /** Slots of pools that are gone are used again, but not while a child may know them. */
 static void slots(void)
 {
@@ -456,6 +478,7 @@ int main(void)
     threads("random2", &rp_method_random2);
     threads("hash", &rp_method_hash);
     restart();
+    unseen();
     slots();
     return tap_done();
 }

@@ -123,7 +123,7 @@ static void one_by_one(void)
 {
     rp_balancer *balancer = fixture_pool(pool, "first", &rp_method_first, "", 3, NULL);
     rproxy_request request = fixture_request("/");
-    rproxy_use uses[5];
+    rproxy_use uses[5] = { 0 };
     int got[5];
 
     fixture_member(balancer, 0)->max = 2;
@@ -150,6 +150,8 @@ static void answer(rp_balancer *balancer, const apr_interval_time_t *times, int 
         rproxy_use use;
         int number = fixture_choose(balancer, &use, &request, *now);
 
+        if (number < 0)
+            continue;
         counts[number]++;
         *now += 2000;
         fixture_release(&use, times[number], *now);

@@ -1,0 +1,192 @@
+#!/usr/bin/perl
+# Copyright 2026 The mod_rproxy authors
+# SPDX-License-Identifier: Apache-2.0
+
+# What the configuration of pools may say, and what it is told when it says something else.
+use FindBin;
+use lib "$FindBin::Bin/lib";
+use RProxy::Test;
+
+my @event = (lanes => ['event']);
+my $A = 'http://10.0.0.1:8080';
+my $B = 'http://10.0.0.2:8080';
+
+# httpd -t with these lines outside of all virtual hosts.
+sub checked {
+    my ($t, @lines) = @_;
+    $t->clear_config;
+    $t->server_config(@lines);
+    return $t->httpd_test;
+}
+
+sub accepted {
+    my ($t, @lines) = @_;
+    my ($code, $output) = checked($t, @lines);
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+    return is($code, 0, join ' / ', @lines) || diag($output);
+}
+
+# The message must be there, and name the line that matches.
+sub refused {
+    my ($t, $lines, $message, $at) = @_;
+    my ($code, $output) = checked($t, @$lines);
+    my $name = join ' / ', @$lines;
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+    subtest "refused: $name" => sub {
+        isnt($code, 0, 'exit code');
+        like($output, $message);
+        unlike($output, qr/Syntax OK/);
+        my $number = $t->config_line($at // $message);
+        my $file = quotemeta $t->conf_file;
+        like($output, qr/line $number of $file|$file:$number\b/, "names line $number");
+    };
+    return;
+}
+
+sub in_pool { return ['<RProxyBalancer app>', @_, '</RProxyBalancer>'] }
+sub with_members { return in_pool("RProxyMember $A", "RProxyMember $B", @_) }
+
+behaviour 'pools are taken', @event, sub {
+    my ($t) = @_;
+    accepted($t, @{ in_pool("RProxyMember $A") });
+    accepted($t, '<RProxyBalancer App_1.x-2>', "RProxyMember $A", '</RProxyBalancer>',
+        'RProxyPass / balancer://app_1.X-2/base');
+    accepted($t, @{ in_pool("RProxyMember $A weight=5 max=10 slowstart=30s state=up",
+        "RProxyMember https://[2001:db8::1]:8443/base/ loadfactor=3 backup",
+        'RProxyMember unix:/run/app.sock|http://localhost/ state=drain slowstart=0',
+        "RProxyMember $B BACKUP state=Down") });
+    accepted($t, 'RProxyZone eu-1', @{ in_pool("RProxyMember $A zone=eu-1", "RProxyMember $B") });
+    accepted($t, @{ with_members("RProxyMethod $_") })
+        for qw(roundrobin LeastConn leasttime random2 bytraffic first), 'hash ip', 'hash uri maglev',
+        'hash path bounded=1.25', 'hash header:X-Id', 'hash cookie:sid bounded=2 maglev',
+        'hash arg:id';
+    accepted($t, @{ with_members("RProxyOutlier $_") })
+        for 'off', 'errors=3', 'errors=10 window=1min eject=500ms max-eject=10s max-percent=100';
+    accepted($t, @{ in_pool('<IfModule rproxy_module>', "RProxyMember $A", '</IfModule>') });
+};
+
+behaviour 'a virtual host sees its own pools and those of the main server', @event, sub {
+    my ($t) = @_;
+    $t->server_config(@{ in_pool("RProxyMember $A") });
+    $t->config('<RProxyBalancer own>', "RProxyMember $B", '</RProxyBalancer>',
+        'RProxyPass / balancer://app/', 'RProxyPass /own balancer://own/');
+    my ($code, $output) = $t->httpd_test;
+    is($code, 0, 'both are there') || diag($output);
+    $t->server_config('RProxyPass /x balancer://own/');
+    ($code, $output) = $t->httpd_test;
+    isnt($code, 0, 'the main server does not see those of a virtual host');
+    like($output, qr/there is no pool of this name/, 'and says so');
+};
+
+behaviour 'names of pools', @event, sub {
+    my ($t) = @_;
+    my $section = sub { ["<RProxyBalancer$_[0]>", "RProxyMember $A", '</RProxyBalancer>'] };
+    refused($t, $section->(''), qr/needs one name/, qr/<RProxyBalancer/);
+    refused($t, $section->(' a b'), qr/needs one name/, qr/<RProxyBalancer/);
+    refused($t, $section->(' a/b'), qr/a name has 1 to 64 letters/, qr/<RProxyBalancer/);
+    refused($t, $section->(' ' . 'a' x 65), qr/a name has 1 to 64/, qr/<RProxyBalancer/);
+    refused($t, [@{ $section->(' app') }, @{ $section->(' APP') }],
+        qr/<RProxyBalancer app> stands twice: here \(\S+:\d+\) and at \S+:\d+; give/, qr/APP/);
+    $t->clear_config;
+    $t->server_config(@{ $section->(' app') });
+    $t->config(@{ $section->(' app') });
+    my ($code, $output) = $t->httpd_test;
+    isnt($code, 0, 'nor in a virtual host');
+    like($output, qr/stands twice/);
+};
+
+behaviour 'where pools may stand', @event, sub {
+    my ($t) = @_;
+    refused($t, ['<Location /x>', @{ in_pool("RProxyMember $A") }, '</Location>'],
+        qr/holds for a whole server; move it out/, qr/<RProxyBalancer/);
+    refused($t, ["RProxyMember $A"], qr/describes a pool; move it between <RProxyBalancer NAME>/,
+        qr/RProxyMember/);
+    refused($t, ['RProxyMethod first'], qr/describes a pool/, qr/RProxyMethod/);
+    refused($t, ['RProxyOutlier off'], qr/describes a pool/, qr/RProxyOutlier/);
+    refused($t, with_members('RProxyTimeout idle=1s'),
+        qr/RProxyTimeout \(\S+:\d+\) is not for <RProxyBalancer>, .*move it out/,
+        qr/<RProxyBalancer/);
+    refused($t, with_members('<Location /x>', 'RProxyMethod first', '</Location>'),
+        qr/<Location> \(\S+:\d+\) is not for <RProxyBalancer>/, qr/<RProxyBalancer/);
+};
+
+behaviour 'members', @event, sub {
+    my ($t) = @_;
+    my %messages = (
+        '' => qr/needs the URL of a server/,
+        'ftp://a' => qr/unknown scheme; begin it with/,
+        'balancer://other' => qr/a pool has no other pool as a member/,
+        "$A weight=0" => qr/would get no request; write state=drain/,
+        "$A weight=1.5" => qr/multiply all of the pool/,
+        "$A weight=1001" => qr/whole number from 1 to 1000/,
+        "$A weight=1 weight=2" => qr/weight= stands twice/,
+        "$A weight=1 loadfactor=2" => qr/two names of one thing/,
+        "$A max=-1" => qr/whole number from 0/,
+        "$A slowstart=5y" => qr/write a time/,
+        "$A state=off" => qr/state=up, state=drain or state=down/,
+        "$A zone=a/b" => qr/a zone has 1 to 64/,
+        "$A status=+H" => qr/unknown key .*; known are weight=, loadfactor=, max=, /,
+        "$A route" => qr/neither backup nor key=value/,
+        "$A backup backup" => qr/backup stands twice/,
+        "$A max=" => qr/max= needs a value/,
+    );
+    refused($t, in_pool("RProxyMember $_"), $messages{$_}, qr/^RProxyMember \Q$_\E$/)
+        for sort keys %messages;
+    refused($t, in_pool(), qr/has no members; add at least one/, qr/<RProxyBalancer/);
+    refused($t, in_pool("RProxyMember $_->[0]", "RProxyMember $_->[1]"),
+        qr/stands twice in the pool "app"/, qr/^RProxyMember \Q$_->[1]\E$/)
+        for [$A, "$A/"], ['http://Ab/', 'http://aB:80'], ['https://a/x', 'https://a:443/x/'];
+    refused($t, in_pool("RProxyMember $A zone=eu"),
+        qr/has zone=eu, but .*; write RProxyZone, or remove zone=/, qr/<RProxyBalancer/);
+};
+
+behaviour 'methods, zones, outliers', @event, sub {
+    my ($t) = @_;
+    my %methods = (
+        '' => qr/needs a name/,
+        'best' => qr/"best" is unknown; there are bytraffic, first, hash, leastconn, leasttime, /,
+        'first 2' => qr/takes no arguments; remove "2"/,
+        'hash' => qr/it needs a key: ip, uri, /,
+        'hash host' => qr/"host" is no key; write ip, uri, /,
+        'hash cookie:' => qr/is no key/,
+        'hash header' => qr/is no key/,
+        'hash ip bounded=1' => qr/1\.01 to 100/,
+        'hash ip bounded=x' => qr/1\.01 to 100/,
+        'hash ip maglev maglev' => qr/maglev stands twice/,
+        'hash ip ketama' => qr/"ketama" is unknown; behind the key/,
+    );
+    refused($t, with_members("RProxyMethod $_"), $methods{$_}, qr/^RProxyMethod \Q$_\E$/)
+        for sort keys %methods;
+    refused($t, with_members('RProxyMethod first', 'RProxyMethod random2'),
+        qr/RProxyMethod stands twice in the pool/, qr/random2/);
+    my %outliers = (
+        '' => qr/needs off or at least one key/,
+        'off errors=1' => qr/off stands alone/,
+        'errors=0' => qr/whole number from 1 to 10000/,
+        'window=0' => qr/a time above 0/,
+        'max-percent=101' => qr/whole number from 1 to 100/,
+        'eject=2min' => qr/eject= is longer than max-eject=/,
+        'fails=3' => qr/unknown key/,
+    );
+    refused($t, with_members("RProxyOutlier $_"), $outliers{$_}, qr/^RProxyOutlier \Q$_\E$/)
+        for sort keys %outliers;
+    refused($t, with_members('RProxyOutlier off', 'RProxyOutlier errors=3'),
+        qr/RProxyOutlier stands twice/, qr/errors=3/);
+    refused($t, ['RProxyZone a', @{ in_pool("RProxyMember $A") }],
+        qr/has no effect, for no member has zone=; remove it/, qr/RProxyZone/);
+    refused($t, ['RProxyZone a', 'RProxyZone b'], qr/stands twice: here/, qr/RProxyZone b/);
+    refused($t, ['RProxyZone a/b'], qr/a zone has 1 to 64/, qr/RProxyZone/);
+    refused($t, ['<Location /x>', 'RProxyZone a', '</Location>'],
+        qr/move it out of all sections/, qr/RProxyZone/);
+};
+
+behaviour 'pools need the core', @event, sub {
+    my ($t) = @_;
+    $t->without_modules('rproxy');
+    $t->{config}{server} = in_pool("RProxyMember $A");
+    my ($code, $output) = $t->httpd_test;
+    isnt($code, 0, 'exit code');
+    like($output, qr/RProxyMember needs mod_rproxy; load it: LoadModule rproxy_module/);
+};
+
+done_testing;
