@@ -328,6 +328,8 @@ behaviour 'mod_status shows what the proxy does', sub {
     like($page, qr/mod_rproxy/, 'a section of the page');
     like($page, qr{<td>requests</td><td>6</td>}, 'with its numbers');
     like($page, qr/connection-refused/, 'and reasons');
+    $t->graceful;
+    like($status->('?auto'), qr/^RProxyRequests: 6$/m, 'a graceful restart keeps them');
 };
 
 behaviour 'the access log is right for requests that waited', except => ['h2'], sub {

@@ -47,9 +47,15 @@ static apr_int64_t load(atomic_llong *value)
 
 apr_status_t rp_stats_create(apr_pool_t *process_pool)
 {
+    char key[48];
+    void *found = NULL;
     apr_shm_t *shm;
     apr_status_t rv;
 
+    /* The module is loaded anew for each configuration: only the pool remembers. */
+    apr_snprintf(key, sizeof(key), "rproxy-stats-%lu", (unsigned long)sizeof(stats_memory));
+    apr_pool_userdata_get(&found, key, process_pool);
+    memory = found;
     if (memory) {
         return APR_SUCCESS;
     }
@@ -58,6 +64,7 @@ apr_status_t rp_stats_create(apr_pool_t *process_pool)
         apr_uintptr_t base = (apr_uintptr_t)apr_shm_baseaddr_get(shm);
 
         memory = (stats_memory *)((base + 63) & ~(apr_uintptr_t)63);
+        rv = apr_pool_userdata_set(memory, key, NULL, process_pool);
     }
     return rv;
 }
