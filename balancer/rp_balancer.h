@@ -162,21 +162,4 @@ extern const rproxy_method rp_method_bytraffic, rp_method_first, rp_method_hash,
 
 void rp_balancer_register_methods(apr_pool_t *pool);
 
-/* ---- words and values (rp_balancer_values.c) ------------------------------------------------- */
-
-/** Arguments as an array of const char *. */
-apr_array_header_t *rp_balancer_words(apr_pool_t *pool, const char *arguments);
-
-/** Splits "key=value": index of the key in names (ends with NULL), value. Refuses unknown keys,
- * empty values, and keys whose bit is in seen; sets it. */
-const char *rp_balancer_key(apr_pool_t *pool, const char *argument, const char *const *names,
-                            unsigned int *seen, int *key, const char **value);
-const char *rp_balancer_time(apr_pool_t *pool, const char *argument, const char *text,
-                             apr_interval_time_t *time);
-const char *rp_balancer_number(apr_pool_t *pool, const char *argument, const char *text, int min,
-                               int max, int *number);
-
-/** Nonzero if text can be the name of a pool or a zone: 1 to 64 of a-z, A-Z, 0-9, '.', '_', '-'. */
-int rp_balancer_is_name(const char *text);
-
 #endif

@@ -13,6 +13,7 @@
 #include "http_log.h"
 
 #include "balancer/rp_balancer_config.h"
+#include "rproxy/rp_argument.h"
 
 /** Of the configuration that is read, or was read last. */
 static struct reading {
@@ -111,6 +112,15 @@ static const char *check_place(cmd_parms *cmd)
     return NULL;
 }
 
+int rp_balancer_is_name(const char *text)
+{
+    apr_size_t len = 0;
+
+    while (apr_isalnum(text[len]) || (text[len] && strchr("._-", text[len])))
+        len++;
+    return len > 0 && len <= 64 && !text[len];
+}
+
 static const char *parse_name(cmd_parms *cmd, const char *arguments, const char **name)
 {
     const char *end = strrchr(arguments, '>');
@@ -119,7 +129,7 @@ static const char *parse_name(cmd_parms *cmd, const char *arguments, const char 
 
     if (!end || end[1])
         return "<RProxyBalancer has no \">\" at its end; add it";
-    words = rp_balancer_words(cmd->pool, apr_pstrmemdup(cmd->pool, arguments,
+    words = rp_argument_words(cmd->pool, apr_pstrmemdup(cmd->pool, arguments,
                                                         (apr_size_t)(end - arguments)));
     if (words->nelts != 1)
         return "<RProxyBalancer> needs one name, as in <RProxyBalancer app>, for the target "
@@ -206,7 +216,7 @@ static const char *unknown_method(apr_pool_t *pool, const char *name)
 const char *rp_balancer_method(cmd_parms *cmd, void *dir, const char *arguments)
 {
     rp_balancer *balancer = rp_balancer_section_of(cmd);
-    apr_array_header_t *words = rp_balancer_words(cmd->pool, arguments);
+    apr_array_header_t *words = rp_argument_words(cmd->pool, arguments);
     const char *message = NULL;
     char *name;
 

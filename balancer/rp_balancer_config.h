@@ -21,4 +21,7 @@ rp_balancer *rp_balancer_section_of(cmd_parms *cmd);
 /** The message for a directive that stands outside of all pools. */
 const char *rp_balancer_misplaced(cmd_parms *cmd);
 
+/** Nonzero if text can be the name of a pool or a zone: 1 to 64 of a-z, A-Z, 0-9, '.', '_', '-'. */
+int rp_balancer_is_name(const char *text);
+
 #endif

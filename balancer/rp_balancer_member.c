@@ -10,6 +10,7 @@
 #include <apr_strings.h>
 
 #include "balancer/rp_balancer_config.h"
+#include "rproxy/rp_argument.h"
 
 #define WEIGHT_MAX 1000
 
@@ -71,7 +72,7 @@ static const char *parse_weight(apr_pool_t *pool, const char *argument, const ch
     if (strchr(value, '.'))
         return apr_psprintf(pool, "\"%s\": weights are whole numbers from 1 to %d; multiply all "
                             "of the pool by the same number", argument, WEIGHT_MAX);
-    return rp_balancer_number(pool, argument, value, 1, WEIGHT_MAX, weight);
+    return rp_argument_number(pool, argument, value, 1, WEIGHT_MAX, weight);
 }
 
 static const char *parse_key(apr_pool_t *pool, const char *argument, int key, const char *value,
@@ -82,7 +83,7 @@ static const char *parse_key(apr_pool_t *pool, const char *argument, int key, co
     case KEY_LOADFACTOR:
         return parse_weight(pool, argument, value, &member->weight);
     case KEY_MAX:
-        return rp_balancer_number(pool, argument, value, 0, INT_MAX, &member->max);
+        return rp_argument_number(pool, argument, value, 0, INT_MAX, &member->max);
     case KEY_ZONE:
         more->zone = value;
         if (!rp_balancer_is_name(value))
@@ -92,7 +93,7 @@ static const char *parse_key(apr_pool_t *pool, const char *argument, int key, co
     case KEY_SLOWSTART:
         if (!strcmp(value, "0"))
             return NULL;
-        return rp_balancer_time(pool, argument, value, &more->slow_start);
+        return rp_argument_time(pool, argument, value, 0, &more->slow_start);
     default:
         return parse_state(pool, argument, value, &more->state);
     }
@@ -117,7 +118,7 @@ static const char *parse_keys(apr_pool_t *pool, const apr_array_header_t *words,
         }
         if (!strchr(argument, '='))
             return apr_psprintf(pool, "\"%s\" is neither backup nor key=value", argument);
-        message = rp_balancer_key(pool, argument, names, &seen, &key, &value);
+        message = rp_argument_key(pool, argument, names, &seen, &key, &value);
         if (!message)
             message = parse_key(pool, argument, key, value, member, more);
     }
@@ -141,7 +142,7 @@ static const char *parse_url(apr_pool_t *pool, const char *url, rp_member *more)
 const char *rp_balancer_member(cmd_parms *cmd, void *dir, const char *arguments)
 {
     rp_balancer *balancer = rp_balancer_section_of(cmd);
-    const apr_array_header_t *words = rp_balancer_words(cmd->pool, arguments);
+    const apr_array_header_t *words = rp_argument_words(cmd->pool, arguments);
     rproxy_member member = { .weight = 1 };
     rp_member more = { 0 };
     const char *message;
@@ -173,15 +174,15 @@ static const char *parse_outlier_key(apr_pool_t *pool, const char *argument, int
 {
     switch (key) {
     case 0:
-        return rp_balancer_number(pool, argument, value, 1, 10000, &outlier->errors);
+        return rp_argument_number(pool, argument, value, 1, 10000, &outlier->errors);
     case 1:
-        return rp_balancer_time(pool, argument, value, &outlier->window);
+        return rp_argument_time(pool, argument, value, 0, &outlier->window);
     case 2:
-        return rp_balancer_time(pool, argument, value, &outlier->eject);
+        return rp_argument_time(pool, argument, value, 0, &outlier->eject);
     case 3:
-        return rp_balancer_time(pool, argument, value, &outlier->max_eject);
+        return rp_argument_time(pool, argument, value, 0, &outlier->max_eject);
     default:
-        return rp_balancer_number(pool, argument, value, 1, 100, &outlier->max_percent);
+        return rp_argument_number(pool, argument, value, 1, 100, &outlier->max_percent);
     }
 }
 
@@ -199,7 +200,7 @@ static const char *parse_outlier(apr_pool_t *pool, const apr_array_header_t *wor
 
         if (!strcasecmp(argument, "off"))
             return words->nelts == 1 ? NULL : "off stands alone; write it, or keys";
-        message = rp_balancer_key(pool, argument, names, &seen, &key, &value);
+        message = rp_argument_key(pool, argument, names, &seen, &key, &value);
         if (!message)
             message = parse_outlier_key(pool, argument, key, value, outlier);
     }
@@ -211,7 +212,7 @@ static const char *parse_outlier(apr_pool_t *pool, const apr_array_header_t *wor
 const char *rp_balancer_outlier(cmd_parms *cmd, void *dir, const char *arguments)
 {
     rp_balancer *balancer = rp_balancer_section_of(cmd);
-    const apr_array_header_t *words = rp_balancer_words(cmd->pool, arguments);
+    const apr_array_header_t *words = rp_argument_words(cmd->pool, arguments);
     const char *message;
 
     (void)dir;

@@ -255,7 +255,7 @@ const char *rp_config_pass(cmd_parms *cmd, void *dir, const char *arguments)
     static const char *const own_rule[] = {
         "<If", "<ElseIf", "<Else", "<Directory", "<Files", NULL
     };
-    const apr_array_header_t *words = rp_config_words(cmd->pool, arguments);
+    const apr_array_header_t *words = rp_argument_words(cmd->pool, arguments);
     const ap_directive_t *location = rp_config_enclosing(cmd->directive, "<Location");
     const char *message = rp_config_guard(cmd, 0);
     const char *path;
@@ -279,7 +279,7 @@ const char *rp_config_pass(cmd_parms *cmd, void *dir, const char *arguments)
 
 const char *rp_config_pass_match(cmd_parms *cmd, void *dir, const char *arguments)
 {
-    const apr_array_header_t *words = rp_config_words(cmd->pool, arguments);
+    const apr_array_header_t *words = rp_argument_words(cmd->pool, arguments);
     const char *message = rp_config_guard(cmd, RP_GUARD_SERVER);
 
     (void)dir;

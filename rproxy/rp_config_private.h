@@ -7,6 +7,7 @@
 #ifndef RP_CONFIG_PRIVATE_H
 #define RP_CONFIG_PRIVATE_H
 
+#include "rproxy/rp_argument.h"
 #include "rproxy/rp_config.h"
 
 /* ---- rp_config.c: life of the configuration objects ------------------------------------------ */
@@ -75,24 +76,6 @@ int rp_config_in_htaccess(const cmd_parms *cmd);
 
 /** The nearest section around directive whose name is name or nameMatch ("<Location"), or NULL. */
 const ap_directive_t *rp_config_enclosing(const ap_directive_t *directive, const char *name);
-
-/** Arguments as an array of const char *; quotes may also stand behind '=', as in if="a == b". */
-apr_array_header_t *rp_config_words(apr_pool_t *pool, const char *arguments);
-
-/** Splits "key=value": index of the key in names (ends with NULL), value. Refuses unknown keys,
- * empty values, and keys whose bit is in seen; sets it. */
-const char *rp_config_key(apr_pool_t *pool, const char *argument, const char *const *names,
-                          unsigned int *seen, int *key, const char **value);
-
-/** "250ms", "5s", "2m", "1h", "1d", or seconds; argument is for the message. */
-const char *rp_config_time(apr_pool_t *pool, const char *argument, const char *text,
-                           apr_interval_time_t *time);
-
-const char *rp_config_number(apr_pool_t *pool, const char *argument, const char *text, int min,
-                             int max, int *number);
-
-/** A time with the largest unit that says it exactly. */
-const char *rp_config_time_text(apr_pool_t *pool, apr_interval_time_t time);
 
 /** Offers rproxy_target_parse() to the module that has pools. */
 void rp_config_register_pools(void);

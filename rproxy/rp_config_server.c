@@ -101,7 +101,7 @@ const char *rp_config_engine_threads(cmd_parms *cmd, void *dir, const char *valu
     if (!message && cmd->server->is_virtual)
         message = "RProxyEngineThreads serves all virtual hosts; move it out of <VirtualHost>";
     if (!message)
-        message = rp_config_number(cmd->pool, "RProxyEngineThreads", value, 1,
+        message = rp_argument_number(cmd->pool, "RProxyEngineThreads", value, 1,
                                    RP_ENGINE_THREADS_MAX,
                                    &rp_server_config_of(cmd->server)->engine_threads);
     return message;
@@ -123,7 +123,7 @@ static const char *parse_name_server(apr_pool_t *pool, const char *text, const c
     host = close ? apr_pstrmemdup(pool, text + 1, (apr_size_t)(close - text - 1))
                  : colon ? apr_pstrmemdup(pool, text, (apr_size_t)(colon - text)) : text;
     if (colon && *colon
-        && (*colon != ':' || rp_config_number(pool, text, colon + 1, 1, 65535, &port)))
+        && (*colon != ':' || rp_argument_number(pool, text, colon + 1, 1, 65535, &port)))
         return apr_psprintf(pool, "RProxyResolver \"%s\": write the port behind a colon, from 1 to "
                             "65535", text);
     if (!close && inet_pton(AF_INET, host, binary) == 1)
@@ -144,17 +144,15 @@ static const char *parse_resolver_key(apr_pool_t *pool, const char *argument, un
     const char *value, *message;
     int key;
 
-    message = rp_config_key(pool, argument, names, seen, &key, &value);
+    message = rp_argument_key(pool, argument, names, seen, &key, &value);
     if (!message)
-        message = rp_config_time(pool, argument, value, times[key]);
-    if (!message && !*times[key])
-        message = apr_psprintf(pool, "\"%s\": the time must be above 0", argument);
+        message = rp_argument_time(pool, argument, value, 0, times[key]);
     return message;
 }
 
 const char *rp_config_resolver(cmd_parms *cmd, void *dir, const char *arguments)
 {
-    const apr_array_header_t *words = rp_config_words(cmd->pool, arguments);
+    const apr_array_header_t *words = rp_argument_words(cmd->pool, arguments);
     rp_resolver_settings *settings = &rp_server_config_of(cmd->server)->resolver;
     const char *message = rp_config_guard(cmd, RP_GUARD_SERVER | RP_GUARD_ONCE);
     unsigned int seen = 0;
@@ -177,7 +175,7 @@ const char *rp_config_resolver(cmd_parms *cmd, void *dir, const char *arguments)
     if (!message && settings->min_ttl > settings->max_ttl)
         message = apr_psprintf(cmd->pool, "RProxyResolver: min-ttl=%s is above max-ttl=%s; make "
                                "them fit",
-                               rp_config_time_text(cmd->pool, settings->min_ttl),
-                               rp_config_time_text(cmd->pool, settings->max_ttl));
+                               rp_argument_time_text(cmd->pool, settings->min_ttl),
+                               rp_argument_time_text(cmd->pool, settings->max_ttl));
     return message;
 }

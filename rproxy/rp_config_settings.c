@@ -70,7 +70,7 @@ const char *rp_config_timeout(cmd_parms *cmd, void *dir, const char *arguments)
 {
     static const char *const within_total[] = { "connect", "first-byte", "idle", NULL };
     rp_dir_config *config = dir;
-    const apr_array_header_t *words = rp_config_words(cmd->pool, arguments);
+    const apr_array_header_t *words = rp_argument_words(cmd->pool, arguments);
     const char *message = rp_config_guard(cmd, RP_GUARD_ONCE);
     apr_interval_time_t total;
     unsigned int seen = 0;
@@ -81,10 +81,10 @@ const char *rp_config_timeout(cmd_parms *cmd, void *dir, const char *arguments)
         const char *argument = APR_ARRAY_IDX(words, i, const char *), *value;
         int key;
 
-        message = rp_config_key(cmd->pool, argument, rp_timeout_names, &seen, &key, &value);
+        message = rp_argument_key(cmd->pool, argument, rp_timeout_names, &seen, &key, &value);
         if (!message)
-            message = rp_config_time(cmd->pool, argument, value,
-                                     rp_timeout_at(&config->timeouts, key));
+            message = rp_argument_time(cmd->pool, argument, value, 1,
+                                       rp_timeout_at(&config->timeouts, key));
     }
     total = config->timeouts.total;
     for (int i = 0; total > 0 && within_total[i] && !message; i++) {
@@ -93,8 +93,8 @@ const char *rp_config_timeout(cmd_parms *cmd, void *dir, const char *arguments)
         if (time > total)
             message = apr_psprintf(cmd->pool, "RProxyTimeout: %s=%s could never take effect, "
                                    "total=%s is over before; make one of them fit", within_total[i],
-                                   rp_config_time_text(cmd->pool, time),
-                                   rp_config_time_text(cmd->pool, total));
+                                   rp_argument_time_text(cmd->pool, time),
+                                   rp_argument_time_text(cmd->pool, total));
     }
     return message;
 }
@@ -119,7 +119,7 @@ static const char *parse_retry_on(apr_pool_t *pool, const char *argument, const 
 
         retry->on |= bit;
         if (!bit && (strlen(word) != 3
-                     || rp_config_number(pool, argument, word, 400, 599, &status)))
+                     || rp_argument_number(pool, argument, word, 400, 599, &status)))
             return apr_psprintf(pool, "\"%s\": \"%s\" is none of error, timeout, and the status "
                                 "codes 400 to 599 (off alone switches retries off)", argument,
                                 word);
@@ -142,7 +142,7 @@ static const char *parse_retry_key(apr_pool_t *pool, const char *argument, int k
 {
     switch (key) {
     case RP_RETRY_KEY_TRIES:
-        return rp_config_number(pool, argument, value, 1, 10, &retry->tries);
+        return rp_argument_number(pool, argument, value, 1, 10, &retry->tries);
     case RP_RETRY_KEY_ON:
         return parse_retry_on(pool, argument, value, retry);
     default:
@@ -162,7 +162,7 @@ static int retries_on_something(const rp_retry *retry)
 const char *rp_config_retry(cmd_parms *cmd, void *dir, const char *arguments)
 {
     static const char *const names[] = { "tries", "on", "methods", NULL };
-    const apr_array_header_t *words = rp_config_words(cmd->pool, arguments);
+    const apr_array_header_t *words = rp_argument_words(cmd->pool, arguments);
     rp_retry_setting *setting = apr_pcalloc(cmd->pool, sizeof(*setting));
     rp_retry *retry = &setting->values;
     const char *message = rp_config_guard(cmd, RP_GUARD_ONCE);
@@ -174,7 +174,7 @@ const char *rp_config_retry(cmd_parms *cmd, void *dir, const char *arguments)
         const char *argument = APR_ARRAY_IDX(words, i, const char *), *value;
         int key;
 
-        message = rp_config_key(cmd->pool, argument, names, &setting->written, &key, &value);
+        message = rp_argument_key(cmd->pool, argument, names, &setting->written, &key, &value);
         if (!message)
             message = parse_retry_key(cmd->pool, argument, key, value, retry);
     }
@@ -194,7 +194,7 @@ const char *rp_config_retry(cmd_parms *cmd, void *dir, const char *arguments)
 const char *rp_config_keepalive(cmd_parms *cmd, void *dir, const char *arguments)
 {
     static const char *const names[] = { "max", "idle", "requests", "age", NULL };
-    const apr_array_header_t *words = rp_config_words(cmd->pool, arguments);
+    const apr_array_header_t *words = rp_argument_words(cmd->pool, arguments);
     rp_keepalive_setting *setting = apr_pcalloc(cmd->pool, sizeof(*setting));
     rp_keepalive *keepalive = &setting->values;
     const char *message = rp_config_guard(cmd, RP_GUARD_ONCE | RP_GUARD_NOT_HTACCESS);
@@ -206,17 +206,17 @@ const char *rp_config_keepalive(cmd_parms *cmd, void *dir, const char *arguments
         const char *argument = APR_ARRAY_IDX(words, i, const char *), *value;
         int key;
 
-        message = rp_config_key(cmd->pool, argument, names, &setting->written, &key, &value);
+        message = rp_argument_key(cmd->pool, argument, names, &setting->written, &key, &value);
         if (message)
             break;
         if (key == RP_KEEPALIVE_KEY_MAX)
-            message = rp_config_number(cmd->pool, argument, value, 0, 65536, &keepalive->max);
+            message = rp_argument_number(cmd->pool, argument, value, 0, 65536, &keepalive->max);
         else if (key == RP_KEEPALIVE_KEY_REQUESTS)
-            message = rp_config_number(cmd->pool, argument, value, 0, INT_MAX,
+            message = rp_argument_number(cmd->pool, argument, value, 0, INT_MAX,
                                        &keepalive->requests);
         else
-            message = rp_config_time(cmd->pool, argument, value,
-                                     key == RP_KEEPALIVE_KEY_IDLE ? &keepalive->idle
+            message = rp_argument_time(cmd->pool, argument, value, 1,
+                                       key == RP_KEEPALIVE_KEY_IDLE ? &keepalive->idle
                                                                   : &keepalive->age);
     }
     if (!message && !keepalive->max && setting->written != 1u << RP_KEEPALIVE_KEY_MAX)
@@ -247,7 +247,7 @@ static const ap_directive_t *tls_in(const ap_directive_t *parent, const char *na
 static rp_tls *parse_tls(cmd_parms *cmd, const ap_directive_t *directive, const char **message)
 {
     const ap_directive_t *parent = directive->parent, *outer = NULL;
-    const apr_array_header_t *words = rp_config_words(cmd->pool, directive->args);
+    const apr_array_header_t *words = rp_argument_words(cmd->pool, directive->args);
     rp_tls *base = NULL, *tls = NULL;
 
     while (parent && !outer) {
@@ -286,7 +286,7 @@ static const char *add_status(apr_pool_t *pool, const char *word, rp_error_overr
 {
     int status;
 
-    if (strlen(word) != 3 || rp_config_number(pool, word, word, 400, 599, &status))
+    if (strlen(word) != 3 || rp_argument_number(pool, word, word, 400, 599, &status))
         return apr_psprintf(pool, "RProxyErrorOverride \"%s\": write on, off, or status codes from "
                             "400 to 599", word);
     if (!override->statuses)
@@ -301,7 +301,7 @@ static const char *add_status(apr_pool_t *pool, const char *word, rp_error_overr
 
 const char *rp_config_error_override(cmd_parms *cmd, void *dir, const char *arguments)
 {
-    const apr_array_header_t *words = rp_config_words(cmd->pool, arguments);
+    const apr_array_header_t *words = rp_argument_words(cmd->pool, arguments);
     rp_error_override *override = apr_pcalloc(cmd->pool, sizeof(*override));
     const char *message = rp_config_guard(cmd, RP_GUARD_ONCE);
 

@@ -113,7 +113,7 @@ static const char *timeouts_text(apr_pool_t *pool, rp_timeouts *effective, rp_ti
 
         if (time != *rp_timeout_at(standard, i))
             text = apr_psprintf(pool, "%s %s=%s", text, rp_timeout_names[i],
-                                rp_config_time_text(pool, time));
+                                rp_argument_time_text(pool, time));
     }
     return text;
 }
@@ -135,8 +135,8 @@ static const char *retry_text(apr_pool_t *pool, const rp_retry *retry)
 static const char *keepalive_text(apr_pool_t *pool, const rp_keepalive *keepalive)
 {
     return apr_psprintf(pool, " max=%d idle=%s requests=%d age=%s", keepalive->max,
-                        rp_config_time_text(pool, keepalive->idle), keepalive->requests,
-                        rp_config_time_text(pool, keepalive->age));
+                        rp_argument_time_text(pool, keepalive->idle), keepalive->requests,
+                        rp_argument_time_text(pool, keepalive->age));
 }
 
 static const char *override_text(apr_pool_t *pool, const rp_error_override *override)

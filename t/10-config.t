@@ -256,7 +256,7 @@ behaviour 'settings of a server', @event, sub {
     }
     for my $bad (['', qr/needs addresses/], ['dns.test', qr/the IP address of a name server/],
         ['127.0.0.1:0', qr/from 1 to 65535/], ['[::1]x', qr/port behind a colon/],
-        ['[127.0.0.1]', qr/the IP address/], ['min-ttl=0', qr/must be above 0/],
+        ['[127.0.0.1]', qr/the IP address/], ['min-ttl=0', qr/a time above 0/],
         ['min-ttl=2h', qr/min-ttl=2h is above max-ttl=1h/]) {
         $t->clear_config;
         $t->server_config("RProxyResolver $bad->[0]");
