@@ -265,12 +265,19 @@ const rp_engine_route *rp_eligible_route(const rp_engine_host *host, const rp_ro
     return &fuzz_engine_route;
 }
 
+/* HTTP/1.1's, which is never here. */
 int rp_eligible_is_guarded(const rp_engine_host *host, apr_pool_t *pool, const rp_request *request)
+{
+    FUZZ_ASSERT(!host || !pool || !request);
+    return 0;
+}
+
+int rp_eligible_needs_http1(const rp_engine_host *host, apr_pool_t *pool,
+                            const rp_request *request)
 {
     (void)host;
     (void)pool;
-    (void)request;
-    return 0;
+    return strcmp(request->path, "/status") == 0;
 }
 
 int rp_route_match(const rp_route_table *table, const rp_match_context *context, const char *path,
