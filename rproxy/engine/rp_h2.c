@@ -66,15 +66,15 @@ static void drop_out(rp_h2_session *session)
     }
 }
 
-/* Gathers frames as long as there is room for the next one. */
-static void gather(rp_h2_session *session)
+/* Gathers frames as long as there is room for the next one. was_due is the session's due streams
+ * before: one that has become due may have more of what is urgent. */
+static void gather(rp_h2_session *session, const rp_h2_stream *was_due)
 {
     if (!session->out) {
         session->out = rp_loop_buffer_get(session->d->loop);
         session->out_start = session->out_end = 0;
     }
-    /* A stream that is due may have more of what is urgent. */
-    while (RP_LOOP_BUFFER - session->out_end >= FRAME_MOST && !session->due) {
+    while (RP_LOOP_BUFFER - session->out_end >= FRAME_MOST && session->due == was_due) {
         const uint8_t *frames;
         ssize_t len = nghttp2_session_mem_send(session->ng, &frames);
 
@@ -108,15 +108,16 @@ static rp_io write_out(rp_h2_session *session)
 /* Sends what there is. RP_IO_AGAIN: the client doesn't take it now. */
 static rp_io send_all(rp_h2_session *session)
 {
+    const rp_h2_stream *was_due = session->due;
     rp_io io = RP_IO_DONE;
 
     do {
-        gather(session);
+        gather(session, was_due);
         if (session->out_end == 0) {
             break;
         }
         io = write_out(session);
-    } while (io == RP_IO_DONE && !session->due);
+    } while (io == RP_IO_DONE && session->due == was_due);
     if (session->out_end == 0) {
         drop_out(session);
     }
