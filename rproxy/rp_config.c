@@ -226,10 +226,7 @@ void rp_config_fill_reverse(const rp_dir_config *dir, const rp_exchange_settings
                             const rp_request *request, const rp_target *target,
                             const char *client_prefix, rp_reverse *reverse)
 {
-    reverse->upstream_scheme = target->scheme == RP_SCHEME_HTTPS ? "https" : "http";
-    reverse->upstream_authority = target->authority;
-    reverse->sent_host = settings->preserve_host ? request->authority : target->authority;
-    reverse->upstream_base = target->base;
+    rp_reverse_set_upstream(reverse, target, settings->preserve_host ? request->authority : NULL);
     reverse->client_scheme = request->scheme;
     reverse->client_authority = request->authority;
     reverse->client_prefix = client_prefix;

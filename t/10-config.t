@@ -6,41 +6,18 @@
 use FindBin;
 use lib "$FindBin::Bin/lib";
 use RProxy::Test;
+use RProxy::Directives;
 
 my @event = (lanes => ['event']);
 my $B = 'http://127.0.0.1:1/';
 
-# httpd -t with these lines in the virtual host.
-sub checked {
-    my ($t, @lines) = @_;
-    $t->clear_config;
-    $t->config(@lines);
-    return $t->httpd_test;
-}
+sub accepted { my ($t, @lines) = @_; return accepted_in($t, 'config', @lines) }
 
-sub accepted {
-    my ($t, @lines) = @_;
-    my ($code, $output) = checked($t, @lines);
-    local $Test::Builder::Level = $Test::Builder::Level + 1;
-    return is($code, 0, join ' / ', @lines) || diag($output);
-}
-
-# The message must be there, and httpd must name the line: the last one, or the one that matches.
+# httpd must name the last line, or the one that matches.
 sub refused {
     my ($t, $lines, $message, $at) = @_;
     my @lines = ref $lines ? @$lines : $lines;
-    my ($code, $output) = checked($t, @lines);
-    my $name = join ' / ', @lines;
-    local $Test::Builder::Level = $Test::Builder::Level + 1;
-    subtest "refused: $name" => sub {
-        isnt($code, 0, 'exit code');
-        like($output, $message);
-        unlike($output, qr/Syntax OK/);
-        my $number = $t->config_line($at // qr/^\Q$lines[-1]\E$/);
-        my $file = quotemeta $t->conf_file;
-        like($output, qr/line $number of $file|$file:$number\b/, "names line $number");
-    };
-    return;
+    return refused_in($t, 'config', \@lines, $message, $at // qr/^\Q$lines[-1]\E$/);
 }
 
 sub in_location { return ['<Location /app>', @_, '</Location>'] }

@@ -6,41 +6,18 @@
 use FindBin;
 use lib "$FindBin::Bin/lib";
 use RProxy::Test;
+use RProxy::Directives;
 
 my @event = (lanes => ['event']);
 my $A = 'http://10.0.0.1:8080';
 my $B = 'http://10.0.0.2:8080';
 
-# httpd -t with these lines outside of all virtual hosts.
-sub checked {
-    my ($t, @lines) = @_;
-    $t->clear_config;
-    $t->server_config(@lines);
-    return $t->httpd_test;
-}
+sub accepted { my ($t, @lines) = @_; return accepted_in($t, 'server_config', @lines) }
 
-sub accepted {
-    my ($t, @lines) = @_;
-    my ($code, $output) = checked($t, @lines);
-    local $Test::Builder::Level = $Test::Builder::Level + 1;
-    return is($code, 0, join ' / ', @lines) || diag($output);
-}
-
-# The message must be there, and name the line that matches.
+# The message names the line that it matches, too, unless another one is given.
 sub refused {
     my ($t, $lines, $message, $at) = @_;
-    my ($code, $output) = checked($t, @$lines);
-    my $name = join ' / ', @$lines;
-    local $Test::Builder::Level = $Test::Builder::Level + 1;
-    subtest "refused: $name" => sub {
-        isnt($code, 0, 'exit code');
-        like($output, $message);
-        unlike($output, qr/Syntax OK/);
-        my $number = $t->config_line($at // $message);
-        my $file = quotemeta $t->conf_file;
-        like($output, qr/line $number of $file|$file:$number\b/, "names line $number");
-    };
-    return;
+    return refused_in($t, 'server_config', $lines, $message, $at // $message);
 }
 
 sub in_pool { return ['<RProxyBalancer app>', @_, '</RProxyBalancer>'] }

@@ -196,9 +196,9 @@ static void fill(rp_access_log *log, const rp_engine_request *q)
     r->method = request->method;
     r->method_number = ap_method_number_of(request->method);
     r->header_only = strcmp(request->method, "HEAD") == 0;
-    r->protocol = q->request.major_version > 1 ? "HTTP/2.0"
+    r->protocol = request->major_version > 1 ? "HTTP/2.0"
         : request->minor_version ? "HTTP/1.1" : "HTTP/1.0";
-    r->proto_num = q->request.major_version > 1 ? HTTP_VERSION(2, 0)
+    r->proto_num = request->major_version > 1 ? HTTP_VERSION(2, 0)
         : HTTP_VERSION(1, request->minor_version);
     r->unparsed_uri = (char *)request->target;
     r->uri = !request->path ? (char *)request->target : strchr(request->path, '%')
@@ -230,7 +230,7 @@ static void fill(rp_access_log *log, const rp_engine_request *q)
         rp_report_variables(r, &q->x, "engine", "engine", q->match.route->target->text,
                             request->request_id);
     }
-    if (log->needs->env && q->request.major_version > 1) {
+    if (log->needs->env && request->major_version > 1) {
         apr_table_setn(r->subprocess_env, "HTTP2", "on");
     }
     fill_trailers(r, q);

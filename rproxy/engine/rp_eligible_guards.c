@@ -121,18 +121,13 @@ rp_engine_guards *rp_guards_make(apr_pool_t *pool)
     return guards;
 }
 
-static rp_guard *add(rp_engine_guards *guards, const rp_guard *guard)
+rp_guard *rp_guards_add(rp_engine_guards *guards, const rp_guard *guard)
 {
     rp_guard *added = apr_array_push(guard->kind <= RP_BY_REGEX ? guards->paths
                                                                 : guards->requests);
 
     *added = *guard;
     return added;
-}
-
-void rp_guards_add(rp_engine_guards *guards, const rp_guard *guard)
-{
-    add(guards, guard);
 }
 
 /** path with repeated slashes merged and without a final one. */
@@ -163,7 +158,7 @@ rp_guard *rp_guards_add_section(apr_pool_t *pool, rp_engine_guards *guards,
     guard.settings = guard.kind == RP_BY_PATH && !section->reasons->nelts ? section : NULL;
     guard.name = apr_psprintf(pool, "%s%s (%s:%d)", section->regex ? "regex " : "", section->path,
                               section->directive->filename, section->directive->line_num);
-    return add(guards, &guard);
+    return rp_guards_add(guards, &guard);
 }
 
 void rp_guards_add_bare(apr_pool_t *pool, rp_engine_guards *guards, const rp_section *section)

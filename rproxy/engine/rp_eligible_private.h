@@ -172,10 +172,11 @@ int rp_section_covers(const rp_section *section, const char *path);
 int rp_section_is_below(const rp_section *section, const char *path);
 
 rp_engine_guards *rp_guards_make(apr_pool_t *pool);
-void rp_guards_add(rp_engine_guards *guards, const rp_guard *guard);
 
-/** A guard of the part of the paths that section is for; the caller may change it before the next
- * one is added. */
+/** Adds a copy; the caller may change it before the next one is added. */
+rp_guard *rp_guards_add(rp_engine_guards *guards, const rp_guard *guard);
+
+/** The same with a guard of the part of the paths that section is for. */
 rp_guard *rp_guards_add_section(apr_pool_t *pool, rp_engine_guards *guards,
                                 const rp_section *section);
 

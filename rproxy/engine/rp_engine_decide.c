@@ -169,8 +169,8 @@ int rp_engine_find_route(rp_engine_request *q, int *found)
         return strcasestr(request->target, "%2f") || strstr(request->target, "%00")
             ? HTTP_NOT_FOUND : HTTP_BAD_REQUEST;
     }
-    if (!(q->request.major_version > 1 ? rp_eligible_needs_http1(q->host, q->pool, request)
-                               : rp_eligible_is_guarded(q->host, q->pool, request))) {
+    if (!(request->major_version > 1 ? rp_eligible_needs_http1(q->host, q->pool, request)
+                                     : rp_eligible_is_guarded(q->host, q->pool, request))) {
         q->route = match_route(q);
         *found = q->route != NULL;
     }

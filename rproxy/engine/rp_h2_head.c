@@ -87,6 +87,7 @@ void rp_h2_add_field(rp_h2_stream *stream, nghttp2_rcbuf *name_buffer, nghttp2_r
     nghttp2_vec value = nghttp2_rcbuf_get_buf(value_buffer);
     const char *name_text, *value_text;
     rp_field *field;
+    rp_field_id id;
 
     stream->head_size += name.len + value.len + FIELD_OVERHEAD;
     if (stream->head_size > RP_HTTP_HEAD_MAX || fields->count == RP_HTTP_FIELDS_MAX) {
@@ -105,7 +106,8 @@ void rp_h2_add_field(rp_h2_stream *stream, nghttp2_rcbuf *name_buffer, nghttp2_r
         stream->malformed = 1;
         return;
     }
-    if (stream->in_trailers && rp_field_id_of(name_text, name.len) == RP_FIELD_TE) {
+    id = rp_field_id_of(name_text, name.len);
+    if (stream->in_trailers && id == RP_FIELD_TE) {
         return;                         /* is between us and the client */
     }
     if (!stream->in_trailers && join_cookie(stream, name_text, name.len, value_text, value.len)) {
@@ -116,7 +118,7 @@ void rp_h2_add_field(rp_h2_stream *stream, nghttp2_rcbuf *name_buffer, nghttp2_r
     field->value = value_text;
     field->name_len = (apr_uint32_t)name.len;
     field->value_len = (apr_uint32_t)value.len;
-    field->id = rp_field_id_of(name_text, name.len);
+    field->id = id;
 }
 
 /* Visible bytes and nothing else: a blank or a control byte would be somebody's next request. */

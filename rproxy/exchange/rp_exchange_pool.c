@@ -31,9 +31,8 @@ static const char *header(const rproxy_request *request, const char *name)
 
 static const char *host_of(apr_pool_t *pool, const char *authority)
 {
-    const char *end = *authority == '[' ? strchr(authority, ']') : strchr(authority, ':');
-    apr_size_t len = !end ? strlen(authority) : (apr_size_t)(end - authority) + (*end == ']');
-    char *host = apr_pstrmemdup(pool, authority, len);
+    char *host = apr_pstrmemdup(pool, authority,
+                                rp_authority_host_len(authority, strlen(authority)));
 
     for (char *p = host; *p; p++) {
         *p = (char)apr_tolower(*p);
@@ -91,9 +90,8 @@ static void aim_at(rp_exchange *x, rp_target *address)
     x->endpoint = rp_endpoint_get(address, 0, member->tls, member->keepalive);
     x->target = join(x->pool, address->base, member->target);
     *reverse = *route;
-    reverse->upstream_scheme = address->scheme == RP_SCHEME_HTTPS ? "https" : "http";
-    reverse->upstream_authority = address->authority;
-    reverse->sent_host = x->settings->preserve_host ? x->request->authority : address->authority;
+    rp_reverse_set_upstream(reverse, address,
+                            x->settings->preserve_host ? x->request->authority : NULL);
     reverse->upstream_base = join(x->pool, address->base, route->upstream_base);
     x->reverse = reverse;
 }

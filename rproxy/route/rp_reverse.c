@@ -360,3 +360,13 @@ const char *rp_reverse_field(apr_pool_t *pool, const rp_reverse *reverse, const 
     }
     return rp_splice_result(&splice);
 }
+
+/* ---- the upstream ---------------------------------------------------------------------------- */
+
+void rp_reverse_set_upstream(rp_reverse *reverse, const rp_target *target, const char *kept_host)
+{
+    reverse->upstream_scheme = target->scheme == RP_SCHEME_HTTPS ? "https" : "http";
+    reverse->upstream_authority = target->authority;
+    reverse->sent_host = kept_host ? kept_host : target->authority;
+    reverse->upstream_base = target->base;
+}

@@ -192,6 +192,13 @@ typedef struct rp_reverse {
     const apr_array_header_t *cookie_paths;
 } rp_reverse;
 
+/** Bytes of an authority's host, without port; brackets belong to it. */
+apr_size_t rp_authority_host_len(const char *authority, apr_size_t len);
+
+/** Sets what is the upstream's: requests go to target. kept_host: the client's Host where that is
+ * sent on; NULL: the target's is. */
+void rp_reverse_set_upstream(rp_reverse *reverse, const rp_target *target, const char *kept_host);
+
 /**
  * Maps the value of one response field: Location, Content-Location, Destination (a URL or an
  * absolute path), Refresh ("5; url=..."), Link ("<...>; rel=..."), Set-Cookie (Path, Domain).

@@ -129,9 +129,6 @@ void rp_mapped_add(rp_mapped *mapped, const char *part, apr_size_t len);
 int rp_map_path(const char *path, apr_size_t len, const char *from, const char *to,
                 rp_mapped *mapped);
 
-/** Bytes of an authority's host, without port; brackets belong to it. */
-apr_size_t rp_authority_host_len(const char *authority, apr_size_t len);
-
 /** A value in which pieces are replaced; nothing is allocated before the first replacement. */
 typedef struct rp_splice {
     apr_pool_t *pool;
