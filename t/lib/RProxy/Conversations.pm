@@ -38,6 +38,7 @@ use constant {
     SENTINEL       => "GET /the-end HTTP/1.1\r\nHost: www.example.test\r\n"
         . "Connection: close\r\n\r\n",
     SENTINEL_PATH  => '/the-end',
+    TUNNEL_END     => '/the-end HTTP/1.1',
     DEFAULT_ANSWER => {
         bytes => "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\n"
             . "upstream\n",
@@ -286,7 +287,7 @@ sub next_request {
         my $bytes = substr $upstream->{in}, 0, length $upstream->{in}, '';
         $upstream->{tunnel}{body} .= $bytes;
         push @{ $upstream->{out} }, $bytes;
-        return 0 if index($upstream->{tunnel}{body}, SENTINEL_PATH) < 0;
+        return 0 if index($upstream->{tunnel}{body}, TUNNEL_END) < 0;
         delete $upstream->{tunnel};
         push @{ $upstream->{out} }, sub { $self->end_upstream($place, $upstream) };
         return 0;

@@ -189,7 +189,8 @@ sub odd_stream {
     return [$head, @steps];
 }
 
-# Extended CONNECT. The upstream closes the tunnel when it reads the end's path.
+# Extended CONNECT. The upstream closes the tunnel when it has read the end's
+# whole request line, however that was cut.
 sub web_socket {
     my ($number) = @_;
     my $protocol = mostly(0.15, 'websocket', 'h2c', 'connect-udp', '', 'websocket, x',
