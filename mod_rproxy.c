@@ -12,6 +12,7 @@
 #include "rproxy/rp_explain.h"
 #include "rproxy/engine/rp_eligible.h"
 #include "rproxy/engine/rp_engine.h"
+#include "rproxy/pipeline/rp_metrics_page.h"
 #include "rproxy/pipeline/rp_pipeline.h"
 
 /* Where directives may stand; rp_config_guard() refuses the rest with a message that says more. */
@@ -56,6 +57,9 @@ static const command_rec directives[] = {
                  "on goes on with the upstream when the client has left (default off)"),
     AP_INIT_RAW_ARGS("RProxyResolver", rp_config_resolver, NULL, EVERYWHERE,
                      "ADDRESS[:PORT]... [min-ttl=1s] [max-ttl=1h] [timeout=5s]: name servers"),
+    AP_INIT_TAKE1("RProxyMetricsListen", rp_config_metrics_listen, NULL, EVERYWHERE,
+                  "[ADDRESS:]PORT: where http://ADDRESS:PORT/metrics is served, by a thread of its "
+                  "own"),
     AP_INIT_TAKE1("RProxyEngine", rp_config_engine, NULL, EVERYWHERE,
                   "auto (default), on or off: whether event loops serve what only needs proxying"),
     AP_INIT_TAKE1("RProxyEngineThreads", rp_config_engine_threads, NULL, EVERYWHERE,
@@ -65,8 +69,10 @@ static const command_rec directives[] = {
 
 static void child_init(apr_pool_t *pool, server_rec *server)
 {
-    apr_status_t rv = rp_upstream_child_init(pool, server, &rp_server_config_of(server)->resolver);
+    apr_status_t rv;
 
+    rp_config_start_metrics(pool, server);
+    rv = rp_upstream_child_init(pool, server, &rp_server_config_of(server)->resolver);
     if (rv == APR_SUCCESS) {
         rp_config_prefetch(server);
         rv = rp_pipeline_child_init(pool, server);
@@ -87,8 +93,10 @@ static void register_hooks(apr_pool_t *pool)
     ap_hook_test_config(rp_explain, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_post_config(rp_config_tell_capacity, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_post_config(rp_eligible_tell, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_post_config(rp_config_prepare_metrics, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_init(child_init, NULL, NULL, APR_HOOK_MIDDLE);
     rp_config_register_pools();
+    rp_metrics_page_register_hooks();
     rp_pipeline_register_hooks(pool);
     rp_engine_register_hooks(pool);
 }

@@ -13,6 +13,13 @@
 #include "http_log.h"
 
 #include "balancer/rp_balancer_config.h"
+#include "balancer/rp_discovery.h"
+#include "balancer/rp_entry.h"
+#include "balancer/rp_health.h"
+#include "balancer/rp_keeper.h"
+#include "balancer/rp_mix.h"
+#include "balancer/rp_state_file.h"
+#include "balancer/rp_sticky.h"
 #include "rproxy/rp_argument.h"
 
 /** Of the configuration that is read, or was read last. */
@@ -28,6 +35,8 @@ int rp_balancer_begin(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp)
     (void)plog;
     (void)ptemp;
     memset(&reading, 0, sizeof(reading));
+    rp_state_file_reset();
+    rp_keeper_reset(pconf);
     reading.all = apr_array_make(pconf, 8, sizeof(rp_balancer *));
     return OK;
 }
@@ -80,26 +89,6 @@ const char *rp_balancer_misplaced(cmd_parms *cmd)
                         "</RProxyBalancer>", cmd->cmd->name);
 }
 
-/** Nothing but what describes a pool: a directive of the server would hold for all of it. */
-static const char *check_inside(cmd_parms *cmd)
-{
-    static const char *const known[] = { "RProxyMember", "RProxyMethod", "RProxyOutlier", NULL };
-    const ap_directive_t *inside = cmd->directive->first_child;
-
-    for (; inside; inside = inside->next) {
-        int i = 0;
-
-        while (known[i] && strcasecmp(inside->directive, known[i]) != 0)
-            i++;
-        if (!known[i])
-            return apr_psprintf(cmd->pool, "%s%s (%s:%d) is not for <RProxyBalancer>, which takes "
-                                "RProxyMember, RProxyMethod and RProxyOutlier; move it out",
-                                inside->directive, *inside->directive == '<' ? ">" : "",
-                                inside->filename, inside->line_num);
-    }
-    return NULL;
-}
-
 static const char *check_place(cmd_parms *cmd)
 {
     const ap_directive_t *parent = cmd->directive->parent;
@@ -112,25 +101,26 @@ static const char *check_place(cmd_parms *cmd)
     return NULL;
 }
 
-int rp_balancer_is_name(const char *text)
+const char *rp_balancer_section_words(cmd_parms *cmd, const char *arguments,
+                                      apr_array_header_t **words)
 {
-    apr_size_t len = 0;
+    const char *end = strrchr(arguments, '>');
 
-    while (apr_isalnum(text[len]) || (text[len] && strchr("._-", text[len])))
-        len++;
-    return len > 0 && len <= 64 && !text[len];
+    if (!end || end[1])
+        return apr_psprintf(cmd->pool, "%s has no \">\" at its end; add it", cmd->cmd->name);
+    *words = rp_argument_words(cmd->pool, apr_pstrmemdup(cmd->pool, arguments,
+                                                         (apr_size_t)(end - arguments)));
+    return NULL;
 }
 
 static const char *parse_name(cmd_parms *cmd, const char *arguments, const char **name)
 {
-    const char *end = strrchr(arguments, '>');
-    const apr_array_header_t *words;
+    apr_array_header_t *words;
+    const char *message = rp_balancer_section_words(cmd, arguments, &words);
     char *lower;
 
-    if (!end || end[1])
-        return "<RProxyBalancer has no \">\" at its end; add it";
-    words = rp_argument_words(cmd->pool, apr_pstrmemdup(cmd->pool, arguments,
-                                                        (apr_size_t)(end - arguments)));
+    if (message)
+        return message;
     if (words->nelts != 1)
         return "<RProxyBalancer> needs one name, as in <RProxyBalancer app>, for the target "
                "balancer://app/";
@@ -154,8 +144,10 @@ static rp_balancer *make_balancer(cmd_parms *cmd, const char *name)
     balancer->method = &rp_method_roundrobin;
     balancer->method_name = "roundrobin";
     balancer->outlier = rp_outlier_default;
+    balancer->budget = rp_budget_default;
     balancer->parsed_members = apr_array_make(cmd->pool, 8, sizeof(rproxy_member));
     balancer->parsed_more = apr_array_make(cmd->pool, 8, sizeof(rp_member));
+    balancer->discovered = apr_array_make(cmd->pool, 2, sizeof(rp_source *));
     return balancer;
 }
 
@@ -165,8 +157,7 @@ const char *rp_balancer_section(cmd_parms *cmd, void *dir, const char *arguments
     rp_balancer *balancer;
 
     (void)dir;
-    if ((message = check_place(cmd)) || (message = parse_name(cmd, arguments, &name))
-        || (message = check_inside(cmd)))
+    if ((message = check_place(cmd)) || (message = parse_name(cmd, arguments, &name)))
         return message;
     for (int i = 0; i < reading.all->nelts; i++) {
         const rp_balancer *other = APR_ARRAY_IDX(reading.all, i, rp_balancer *);
@@ -180,13 +171,14 @@ const char *rp_balancer_section(cmd_parms *cmd, void *dir, const char *arguments
     }
     balancer = make_balancer(cmd, name);
     reading.section = balancer;
-    message = ap_walk_config(cmd->directive->first_child, cmd, cmd->context);
+    message = rp_balancer_read_inside(cmd, cmd->directive->first_child, 0, &balancer->section);
     reading.section = NULL;
     if (message)
         return message;
-    if (!balancer->parsed_members->nelts)
+    if (!balancer->parsed_members->nelts && !balancer->discovered->nelts)
         return apr_psprintf(cmd->pool, "<RProxyBalancer %s> has no members; add at least one, as "
-                            "in RProxyMember http://10.0.0.1:8080", name);
+                            "in RProxyMember http://10.0.0.1:8080, or RProxyMembersFile", name);
+    rp_balancer_make_settings(cmd->pool, balancer);
     APR_ARRAY_PUSH(reading.all, rp_balancer *) = balancer;
     apr_hash_set(server_config(cmd->server)->balancers, name, APR_HASH_KEY_STRING, balancer);
     return NULL;
@@ -269,12 +261,12 @@ const char *rp_balancer_zone(cmd_parms *cmd, void *dir, const char *name)
 /** What only the whole section can tell. */
 static const char *complete(apr_pool_t *pool, rp_balancer *balancer, int *has_zones)
 {
-    const char *message = NULL;
+    const char *message;
 
     balancer->members = (rproxy_member *)balancer->parsed_members->elts;
     balancer->more = (rp_member *)balancer->parsed_more->elts;
     balancer->count = balancer->parsed_members->nelts;
-    balancer->up_count = 0;
+    balancer->zone = reading.zone;
     for (int i = 0; i < balancer->count; i++) {
         rp_member *member = &balancer->more[i];
 
@@ -283,14 +275,13 @@ static const char *complete(apr_pool_t *pool, rp_balancer *balancer, int *has_zo
                                 "zone it is; write RProxyZone, or remove zone=",
                                 balancer->members[i].name, member->zone);
         *has_zones |= member->zone != NULL;
-        member->rank = 2 * member->is_backup
-            + (reading.zone && (!member->zone || strcasecmp(member->zone, reading.zone) != 0));
-        balancer->up_count += member->state == RP_MEMBER_UP;
+        member->rank = rp_member_rank(balancer, member);
+        balancer->stanza = rp_mix(balancer->stanza + member->stanza);
     }
-    if (balancer->method->prepare)
-        message = balancer->method->prepare(pool, balancer->method_config, balancer->members,
-                                            balancer->count);
-    return message;
+    if ((message = rp_discovery_complete(pool, balancer))
+        || (message = rp_sticky_complete(pool, balancer)))
+        return message;
+    return rp_health_complete(pool, balancer);
 }
 
 int rp_balancer_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *server)
@@ -328,10 +319,27 @@ static int fail(const server_rec *server, apr_status_t rv, const char *message)
     return HTTP_INTERNAL_SERVER_ERROR;
 }
 
+/** With the roster's lock, for children of the last configuration may change rosters meanwhile.
+ * Returns NULL or a message. */
+static const char *claim_all(apr_pool_t *pconf, apr_pool_t *ptemp, const server_rec *server)
+{
+    apr_time_t now = rp_shared_is_fresh() ? 0 : apr_time_now();
+
+    for (int i = 0; i < reading.all->nelts; i++) {
+        if (!rp_balancer_claim(pconf, APR_ARRAY_IDX(reading.all, i, rp_balancer *), now))
+            return apr_psprintf(ptemp, "pools and their members are more than %d; remove some, or "
+                                "stop and start the server if many of former configurations are "
+                                "gone", RP_SLOTS_MAX);
+    }
+    if (rp_shared_is_fresh())
+        rp_state_file_read(ptemp, server, reading.all);
+    return NULL;
+}
+
 int rp_balancer_post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
                             server_rec *server)
 {
-    apr_time_t now = apr_time_now();
+    const char *message = NULL;
     int children = 0;
     apr_status_t rv;
 
@@ -339,19 +347,28 @@ int rp_balancer_post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *pte
     if (ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_CREATE_PRE_CONFIG || !reading.all->nelts)
         return OK;
     ap_mpm_query(AP_MPMQ_HARD_LIMIT_DAEMONS, &children);
-    rv = rp_shared_open(server->process->pool, ptemp, children);
+    rv = rp_roster_open(server->process->pool);
+    if (rv == APR_SUCCESS) {
+        rp_roster_lock();
+        rv = rp_shared_open(server->process->pool, ptemp, children);
+        if (rv == APR_SUCCESS)
+            message = claim_all(pconf, ptemp, server);
+        rp_roster_unlock();
+    }
     if (rv != APR_SUCCESS)
         return fail(server, rv, "no shared memory for the pools; raise the limits of shared "
                     "memory, or lower ServerLimit");
+    if (message)
+        return fail(server, 0, message);
+    if ((rv = rp_keeper_prepare(server->process->pool)) != APR_SUCCESS)
+        return fail(server, rv, "no descriptor for health checks; raise the limit of open files");
+    rp_health_add_duty();
+    rp_discovery_add_duty();
+    rp_state_file_add_duty();
     for (int i = 0; i < reading.all->nelts; i++) {
-        rp_balancer *balancer = APR_ARRAY_IDX(reading.all, i, rp_balancer *);
-
-        if (!rp_balancer_claim(balancer, rp_shared_is_fresh() ? 0 : now))
-            return fail(server, 0, apr_psprintf(ptemp, "pools and their members are more than %d; "
-                                                "remove some, or stop and start the server if "
-                                                "many of former configurations are gone",
-                                                RP_SLOTS_MAX));
-        rp_views_create(pconf, balancer);
+        if (!rp_views_create(pconf, APR_ARRAY_IDX(reading.all, i, rp_balancer *), apr_time_now()))
+            return fail(server, APR_ENOMEM, "no memory for the pools; there must be more, or fewer "
+                        "members");
     }
-    return OK;
+    return rp_sticky_start(pconf, ptemp, server, reading.all) ? OK : HTTP_INTERNAL_SERVER_ERROR;
 }

@@ -21,7 +21,25 @@ rp_balancer *rp_balancer_section_of(cmd_parms *cmd);
 /** The message for a directive that stands outside of all pools. */
 const char *rp_balancer_misplaced(cmd_parms *cmd);
 
-/** Nonzero if text can be the name of a pool or a zone: 1 to 64 of a-z, A-Z, 0-9, '.', '_', '-'. */
-int rp_balancer_is_name(const char *text);
+/** The arguments of a section, as "<NAME arguments>". Returns NULL or a message. */
+const char *rp_balancer_section_words(cmd_parms *cmd, const char *arguments,
+                                      apr_array_header_t **words);
+
+/* rp_balancer_settings.c */
+
+/** Reads what stands in <RProxyBalancer>, or of_member in <RProxyMember>: first and those behind.
+ * What the core's directives set goes to *section, which stays as it is if there are none. Returns
+ * NULL or a message. */
+const char *rp_balancer_read_inside(cmd_parms *cmd, ap_directive_t *first, int of_member,
+                                    ap_conf_vector_t **section);
+
+/** All of the section has been read: makes the settings of the pool and of its members. */
+void rp_balancer_make_settings(apr_pool_t *pool, rp_balancer *balancer);
+
+/* rp_proxy_names.c */
+
+/** Takes the parameters of mod_proxy out of a member's words, and puts what they set in front of
+ * *first as directives of the core. Returns NULL or a message: what to write instead. */
+const char *rp_proxy_names_take(cmd_parms *cmd, apr_array_header_t *words, ap_directive_t **first);
 
 #endif

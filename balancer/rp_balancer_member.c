@@ -10,42 +10,16 @@
 #include <apr_strings.h>
 
 #include "balancer/rp_balancer_config.h"
+#include "balancer/rp_discovery.h"
+#include "balancer/rp_mix.h"
 #include "rproxy/rp_argument.h"
 
 #define WEIGHT_MAX 1000
 
 /* ---- RProxyMember ---------------------------------------------------------------------------- */
 
-/** Two URLs that mean the same server are the same text: host in lower case, no port that goes
- * without saying, no slash at the end. */
-static const char *normal_url(apr_pool_t *pool, const char *text)
-{
-    const char *bar = !strncasecmp(text, "unix:", 5) ? strchr(text, '|') : NULL;
-    const char *socket = bar ? apr_pstrmemdup(pool, text + 5, (apr_size_t)(bar - text) - 5) : NULL;
-    char *url = apr_pstrdup(pool, bar ? bar + 1 : text);
-    char *host = strstr(url, "://");
-    const char *base, *port;
-    apr_size_t len;
-
-    if (!host)
-        return text;
-    host += 3;
-    base = apr_pstrdup(pool, host + strcspn(host, "/"));
-    host[strcspn(host, "/")] = '\0';
-    for (char *p = url; *p; p++)
-        *p = (char)apr_tolower(*p);
-    len = strlen(url);
-    port = !strncmp(url, "https:", 6) ? ":443" : ":80";
-    if (len > strlen(port) && !strcmp(url + len - strlen(port), port))
-        url[len - strlen(port)] = '\0';
-    len = strlen(base);
-    while (len && base[len - 1] == '/')
-        len--;
-    return apr_pstrcat(pool, socket ? "unix:" : "", socket ? socket : "", socket ? "|" : "", url,
-                       apr_pstrmemdup(pool, base, len), NULL);
-}
-
-enum { KEY_WEIGHT, KEY_LOADFACTOR, KEY_MAX, KEY_ZONE, KEY_SLOWSTART, KEY_STATE };
+enum { KEY_WEIGHT, KEY_LOADFACTOR, KEY_MAX, KEY_ZONE, KEY_ROUTE, KEY_SLOWSTART,
+       KEY_STATE };
 
 static const char *parse_state(apr_pool_t *pool, const char *argument, const char *value,
                                rp_admin_state *state)
@@ -90,6 +64,12 @@ static const char *parse_key(apr_pool_t *pool, const char *argument, int key, co
             return apr_psprintf(pool, "\"%s\": a zone has 1 to 64 letters, digits, '.', '-' and "
                                 "'_'", argument);
         return NULL;
+    case KEY_ROUTE:
+        more->route = value;
+        if (!rp_balancer_is_name(value))
+            return apr_psprintf(pool, "\"%s\": a route has 1 to 64 letters, digits, '.', '-' and "
+                                "'_'", argument);
+        return NULL;
     case KEY_SLOWSTART:
         if (!strcmp(value, "0"))
             return NULL;
@@ -102,8 +82,8 @@ static const char *parse_key(apr_pool_t *pool, const char *argument, int key, co
 static const char *parse_keys(apr_pool_t *pool, const apr_array_header_t *words,
                               rproxy_member *member, rp_member *more)
 {
-    static const char *const names[] = { "weight", "loadfactor", "max", "zone", "slowstart",
-                                         "state", NULL };
+    static const char *const names[] = { "weight", "loadfactor", "max", "zone", "route",
+                                         "slowstart", "state", NULL };
     const char *message = NULL;
     unsigned int seen = 0;
 
@@ -135,25 +115,39 @@ static const char *parse_url(apr_pool_t *pool, const char *url, rp_member *more)
     if (!parse)
         return "RProxyMember needs mod_rproxy; load it: LoadModule rproxy_module "
                "modules/mod_rproxy.so";
-    more->url = normal_url(pool, url);
+    more->url = rp_balancer_normal_url(pool, url);
+    if (strncasecmp(url, "unix:", 5) != 0 && strchr(url, '#'))
+        return apr_psprintf(pool, "%s: a member has no fragment; remove what begins with '#'", url);
+    more->is_service = rp_discovery_is_service(pool, url, &url);
     return parse(pool, url, &more->target);
 }
 
-const char *rp_balancer_member(cmd_parms *cmd, void *dir, const char *arguments)
+/** Another number when what is written of a member is edited. */
+static apr_uint64_t hash_of(apr_pool_t *pool, const apr_array_header_t *words,
+                            const ap_directive_t *inside)
 {
-    rp_balancer *balancer = rp_balancer_section_of(cmd);
-    const apr_array_header_t *words = rp_argument_words(cmd->pool, arguments);
+    apr_uint64_t hash = rp_hash_text(apr_array_pstrcat(pool, words, ' '));
+
+    for (; inside; inside = inside->next)
+        hash = rp_mix(hash ^ rp_hash_text(apr_pstrcat(pool, inside->directive, " ", inside->args,
+                                                      NULL)));
+    return hash;
+}
+
+/** inside: what stands in the member's section, NULL: nothing, or it is a line. */
+static const char *add_member(cmd_parms *cmd, rp_balancer *balancer, apr_array_header_t *words,
+                              ap_directive_t *inside)
+{
     rproxy_member member = { .weight = 1 };
     rp_member more = { 0 };
     const char *message;
 
-    (void)dir;
-    if (!balancer)
-        return rp_balancer_misplaced(cmd);
     if (!words->nelts)
         return "RProxyMember needs the URL of a server, as in RProxyMember http://10.0.0.1:8080";
     member.name = APR_ARRAY_IDX(words, 0, const char *);
+    more.stanza = hash_of(cmd->pool, words, inside);
     if ((message = parse_url(cmd->pool, member.name, &more))
+        || (message = rp_proxy_names_take(cmd, words, &inside))
         || (message = parse_keys(cmd->pool, words, &member, &more)))
         return apr_psprintf(cmd->pool, "RProxyMember: %s", message);
     for (int i = 0; i < balancer->parsed_more->nelts; i++) {
@@ -162,9 +156,33 @@ const char *rp_balancer_member(cmd_parms *cmd, void *dir, const char *arguments)
                                 "one, with a higher weight= if it is to get more", member.name,
                                 balancer->name);
     }
+    if ((message = rp_balancer_read_inside(cmd, inside, 1, &more.section)))
+        return message;
     APR_ARRAY_PUSH(balancer->parsed_members, rproxy_member) = member;
     APR_ARRAY_PUSH(balancer->parsed_more, rp_member) = more;
     return NULL;
+}
+
+const char *rp_balancer_member(cmd_parms *cmd, void *dir, const char *arguments)
+{
+    rp_balancer *balancer = rp_balancer_section_of(cmd);
+
+    (void)dir;
+    return balancer ? add_member(cmd, balancer, rp_argument_words(cmd->pool, arguments), NULL)
+                    : rp_balancer_misplaced(cmd);
+}
+
+const char *rp_balancer_member_section(cmd_parms *cmd, void *dir, const char *arguments)
+{
+    rp_balancer *balancer = rp_balancer_section_of(cmd);
+    apr_array_header_t *words;
+    const char *message;
+
+    (void)dir;
+    if (!balancer)
+        return rp_balancer_misplaced(cmd);
+    message = rp_balancer_section_words(cmd, arguments, &words);
+    return message ? message : add_member(cmd, balancer, words, cmd->directive->first_child);
 }
 
 /* ---- RProxyOutlier --------------------------------------------------------------------------- */

@@ -9,22 +9,32 @@
 #include "http_protocol.h"
 #include "mod_status.h"
 
-#include "balancer/rp_balancer.h"
+#include "balancer/rp_health.h"
 
 #define NUMBER APR_UINT64_T_FMT
 
-static const char *state_of(const rp_member *member)
+const char *rp_member_state_name(const rp_balancer *balancer, const rp_member *member)
 {
+    rp_health_view health;
+
     if (member->state != RP_MEMBER_UP)
         return member->state == RP_MEMBER_DOWN ? "down" : "drain";
+    rp_health_look(balancer, member->slot, &health);
+    if (health.is_checked && health.health == RP_HEALTH_DOWN)
+        return "unhealthy";
+    if (health.is_checked && health.health == RP_HEALTH_UNKNOWN && balancer->check->waits)
+        return "unchecked";
+    if (rp_member_state(balancer, member) != RP_MEMBER_UP)
+        return rp_member_state(balancer, member) == RP_MEMBER_DRAIN ? "drain" : "down";
     return atomic_load(&member->slot->ejected_until) ? "ejected" : "up";
 }
 
-static void show_member(request_rec *r, const rp_balancer *balancer, int number, int is_brief)
+static void show_member(request_rec *r, const rp_balancer *balancer, const rp_table *table,
+                        int number, int is_brief)
 {
-    const rp_member *member = &balancer->more[number];
+    const rp_member *member = &table->more[number];
     rp_slot *slot = member->slot;
-    const char *name = balancer->members[number].name;
+    const char *name = table->members[number].name;
 
     apr_uint64_t requests = atomic_load(&slot->requests), failures = atomic_load(&slot->failures);
     apr_uint64_t sent = atomic_load(&slot->sent), received = atomic_load(&slot->received);
@@ -35,9 +45,39 @@ static void show_member(request_rec *r, const rp_balancer *balancer, int number,
                            : "<tr><td>%s</td><td>%s</td><td>%s</td><td>%d</td><td>%" NUMBER "</td>"
                              "<td>%" NUMBER "</td><td>%" NUMBER "</td><td>%" NUMBER "</td>"
                              "<td>%u</td></tr>\n",
-               balancer->name, ap_escape_html(r->pool, name), state_of(member),
-               atomic_load(&slot->shared.in_flight), requests, failures, sent, received,
-               atomic_load(&slot->ejections));
+               balancer->name, ap_escape_html(r->pool, name),
+               rp_member_state_name(balancer, member), atomic_load(&slot->shared.in_flight),
+               requests, failures, sent, received, atomic_load(&slot->ejections));
+}
+
+static void show_pool(request_rec *r, const rp_balancer *balancer, int is_brief)
+{
+    rp_slot *slot = balancer->slot;
+    int waiting = balancer->queue ? rp_queue_count(balancer->queue) : 0;
+    int retrying = balancer->retries ? atomic_load(&balancer->retries->shared.in_flight) : 0;
+    apr_uint64_t queued = atomic_load(&slot->queued), late = atomic_load(&slot->queue_timeouts),
+                 full = atomic_load(&slot->queue_full), retries = atomic_load(&slot->retries),
+                 refused = atomic_load(&slot->retries_refused);
+
+    ap_rprintf(r, is_brief ? "RProxyPool-%s: waiting=%d queued=%" NUMBER " queue-timeouts=%" NUMBER
+                             " queue-full=%" NUMBER " retries=%" NUMBER " retrying=%d"
+                             " retries-refused=%" NUMBER "\n"
+                           : "<tr><td>%s</td><td>%d</td><td>%" NUMBER "</td><td>%" NUMBER "</td>"
+                             "<td>%" NUMBER "</td><td>%" NUMBER "</td><td>%d</td><td>%" NUMBER
+                             "</td></tr>\n",
+               balancer->name, waiting, queued, late, full, retries, retrying, refused);
+}
+
+static void show_pools(request_rec *r, const apr_array_header_t *all, int is_brief)
+{
+    if (!is_brief)
+        ap_rputs("<table>\n<tr><th>pool</th><th>waiting</th><th>have waited</th>"
+                 "<th>too long</th><th>found the queue full</th><th>retries</th>"
+                 "<th>retrying</th><th>retries refused</th></tr>\n", r);
+    for (int i = 0; i < all->nelts; i++)
+        show_pool(r, APR_ARRAY_IDX(all, i, const rp_balancer *), is_brief);
+    if (!is_brief)
+        ap_rputs("</table>\n", r);
 }
 
 static int status_hook(request_rec *r, int flags)
@@ -53,13 +93,18 @@ static int status_hook(request_rec *r, int flags)
                  "<th>failures</th><th>body bytes sent</th><th>received</th>"
                  "<th>ejections in a row</th></tr>\n", r);
     for (int i = 0; i < all->nelts; i++) {
-        const rp_balancer *balancer = APR_ARRAY_IDX(all, i, rp_balancer *);
+        rp_balancer *balancer = APR_ARRAY_IDX(all, i, rp_balancer *);
+        rp_view *view = rp_view_enter(balancer, apr_time_now());
 
-        for (int number = 0; number < balancer->count; number++)
-            show_member(r, balancer, number, is_brief);
+        for (int number = 0; number < view->table->count; number++) {
+            if (view->table->more[number].state != RP_MEMBER_GONE)
+                show_member(r, balancer, view->table, number, is_brief);
+        }
+        rp_view_leave(view);
     }
     if (!is_brief)
         ap_rputs("</table>\n", r);
+    show_pools(r, all, is_brief);
     return OK;
 }
 

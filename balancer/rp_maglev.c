@@ -3,6 +3,8 @@
  */
 
 /* Maglev's table (Eisenbud and others, NSDI 2016, section 3.4), with weights. */
+#include <stdlib.h>
+
 #include "balancer/rp_hash.h"
 #include "balancer/rp_mix.h"
 
@@ -33,36 +35,66 @@ static void place(rp_maglev *maglev, turn *its, int number)
     maglev->table[its->at] = (short)number;
 }
 
-rp_maglev *rp_maglev_make(apr_pool_t *pool, const rproxy_member *members, int count)
+/** Members take entries in turn, as often as their weights say. */
+static void fill(rp_maglev *maglev, turn *turns, const rproxy_member *members, int count)
 {
-    rp_maglev *maglev = apr_palloc(pool, sizeof(*maglev));
-    turn *turns = apr_pcalloc(pool, (apr_size_t)count * sizeof(*turns));
-    apr_uint32_t left;
-    int heaviest = 1;
+    apr_uint32_t left = maglev->size;
+    int heaviest = 0;
 
-    maglev->size = left = count < LARGE_COUNT ? SIZE_USUAL : SIZE_LARGE;
-    maglev->table = apr_palloc(pool, maglev->size * sizeof(*maglev->table));
-    for (apr_uint32_t i = 0; i < maglev->size; i++)
-        maglev->table[i] = -1;
     for (int i = 0; i < count; i++) {
-        apr_uint64_t hash = rp_hash_text(members[i].name);
+        apr_uint64_t hash = members[i].weight ? rp_hash_text(members[i].name) : 0;
 
         turns[i].at = (apr_uint32_t)(hash % maglev->size);
         turns[i].skip = (apr_uint32_t)(rp_mix(hash) % (maglev->size - 1)) + 1;
         if (members[i].weight > heaviest)
             heaviest = members[i].weight;
     }
-    while (left) {
+    while (left && heaviest) {
         for (int i = 0; i < count && left; i++) {
             turns[i].credit += members[i].weight;
-            if (turns[i].credit < heaviest)
+            if (!members[i].weight || turns[i].credit < heaviest)
                 continue;
             turns[i].credit -= heaviest;
             place(maglev, &turns[i], i);
             left--;
         }
     }
+}
+
+/** Those that have a number without a member don't count: the size must not depend on them. */
+static apr_uint32_t size_for(const rproxy_member *members, int count)
+{
+    int there = 0;
+
+    for (int i = 0; i < count; i++)
+        there += members[i].weight != 0;
+    return there < LARGE_COUNT ? SIZE_USUAL : SIZE_LARGE;
+}
+
+rp_maglev *rp_maglev_make(const rproxy_member *members, int count)
+{
+    rp_maglev *maglev = calloc(1, sizeof(*maglev));
+    turn *turns = calloc((apr_size_t)count + 1, sizeof(*turns));
+    apr_uint32_t size = size_for(members, count);
+
+    if (maglev && turns && (maglev->table = malloc(size * sizeof(*maglev->table)))) {
+        maglev->size = size;
+        for (apr_uint32_t i = 0; i < size; i++)
+            maglev->table[i] = -1;
+        fill(maglev, turns, members, count);
+    }
+    else {
+        free(maglev);
+        maglev = NULL;
+    }
+    free(turns);
     return maglev;
+}
+
+void rp_maglev_free(rp_maglev *maglev)
+{
+    free(maglev->table);
+    free(maglev);
 }
 
 int rp_maglev_find(const rp_maglev *maglev, apr_uint64_t key, rp_hash_takes *takes,
@@ -71,7 +103,7 @@ int rp_maglev_find(const rp_maglev *maglev, apr_uint64_t key, rp_hash_takes *tak
     for (int look = 0; look < LOOKS_MAX; look++) {
         int number = maglev->table[rp_mix(key + (apr_uint64_t)look) % maglev->size];
 
-        if (takes(baton, number))
+        if (number >= 0 && takes(baton, number))
             return number;
     }
     return -1;

@@ -19,9 +19,13 @@ typedef struct hash_config {
     apr_size_t name_len;
     double bounded;                     /* of the average load; 0: not bounded */
     int is_maglev;
-    const rp_ring *ring;                /* one of these, after prepare() */
-    const rp_maglev *maglev;
 } hash_config;
+
+/** One of these, of all members. */
+typedef struct table {
+    rp_ring *ring;
+    rp_maglev *maglev;
+} table;
 
 /* ---- configuration --------------------------------------------------------------------------- */
 
@@ -90,15 +94,30 @@ static const char *configure(apr_pool_t *pool, const apr_array_header_t *words, 
     return message;
 }
 
-static const char *prepare(apr_pool_t *pool, void *made, const rproxy_member *members, int count)
+static void *prepare(const void *config, const rproxy_member *members, int count)
 {
-    hash_config *config = made;
+    table *made = calloc(1, sizeof(*made));
 
-    if (config->is_maglev)
-        config->maglev = rp_maglev_make(pool, members, count);
-    else
-        config->ring = rp_ring_make(pool, members, count);
-    return NULL;
+    if (made && ((const hash_config *)config)->is_maglev)
+        made->maglev = rp_maglev_make(members, count);
+    else if (made)
+        made->ring = rp_ring_make(members, count);
+    if (made && !made->maglev && !made->ring) {
+        free(made);
+        return NULL;
+    }
+    return made;
+}
+
+static void discard(void *prepared)
+{
+    table *made = prepared;
+
+    if (made->maglev)
+        rp_maglev_free(made->maglev);
+    if (made->ring)
+        rp_ring_free(made->ring);
+    free(made);
 }
 
 /* ---- keys ------------------------------------------------------------------------------------ */
@@ -206,6 +225,7 @@ static int highest(const seeking *seek, apr_uint64_t key)
 static int choose(rproxy_choice *choice)
 {
     const hash_config *config = choice->config;
+    const table *prepared = choice->prepared;
     apr_uint64_t key = key_of(choice, config);
     seeking seek = { .choice = choice };
     int number;
@@ -215,8 +235,8 @@ static int choose(rproxy_choice *choice)
 
         seek.per_weight = config->bounded * (total + 1) / (double)choice->set->weight_sum;
     }
-    number = config->is_maglev ? rp_maglev_find(config->maglev, key, takes, &seek)
-                               : rp_ring_find(config->ring, key, takes, &seek);
+    number = prepared->maglev ? rp_maglev_find(prepared->maglev, key, takes, &seek)
+                              : rp_ring_find(prepared->ring, key, takes, &seek);
     if (number < 0)
         number = highest(&seek, key);
     if (number >= 0 && seek.per_weight != 0)
@@ -225,5 +245,6 @@ static int choose(rproxy_choice *choice)
 }
 
 const rproxy_method rp_method_hash = {
-    .counts_total = 1, .configure = configure, .prepare = prepare, .choose = choose
+    .counts_total = 1, .configure = configure, .prepare = prepare, .discard = discard,
+    .choose = choose
 };

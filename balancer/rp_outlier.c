@@ -9,7 +9,8 @@
 #include "httpd.h"
 #include "http_log.h"
 
-#include "balancer/rp_balancer.h"
+#include "balancer/rp_health.h"
+#include "balancer/rp_keeper.h"
 
 APLOG_USE_MODULE(rproxy_balancer);
 
@@ -41,9 +42,16 @@ int rp_member_is_usable(const rp_slot *slot, apr_time_t now, apr_time_t *until)
     return 0;
 }
 
+rp_admin_state rp_member_state(const rp_balancer *balancer, const rp_member *member)
+{
+    return rp_health_limit(balancer, member->slot, member->state);
+}
+
 void rp_balancer_changed(rp_balancer *balancer)
 {
     atomic_fetch_add_explicit(&balancer->slot->version, 1, memory_order_release);
+    if (balancer->queue)
+        rp_shared_call(balancer->queue, 0, 0);
 }
 
 /* ---- trials ---------------------------------------------------------------------------------- */
@@ -55,10 +63,9 @@ static int is_harmless(const rproxy_request *request)
         || !strcmp(request->method, "OPTIONS");
 }
 
-int rp_outlier_begin(rp_balancer *balancer, int number, const rproxy_request *request,
+int rp_outlier_begin(rp_balancer *balancer, rp_slot *slot, const rproxy_request *request,
                      apr_time_t now, rp_attempt *attempt)
 {
-    rp_slot *slot = balancer->more[number].slot;
     long long ejected = atomic_load(&slot->ejected_until);
     long long trial = atomic_load(&slot->trial_until);
 
@@ -77,12 +84,12 @@ int rp_outlier_begin(rp_balancer *balancer, int number, const rproxy_request *re
 
 /* ---- ejections ------------------------------------------------------------------------------- */
 
-static int count_ejected(const rp_balancer *balancer)
+static int count_ejected(const rp_table *table)
 {
     int count = 0;
 
-    for (int i = 0; i < balancer->count; i++) {
-        const rp_member *member = &balancer->more[i];
+    for (int i = 0; i < table->count; i++) {
+        const rp_member *member = &table->more[i];
 
         count += member->state == RP_MEMBER_UP && atomic_load(&member->slot->ejected_until) != 0;
     }
@@ -90,11 +97,21 @@ static int count_ejected(const rp_balancer *balancer)
 }
 
 /** How many members may be ejected at once; one always stays. */
-static int most_ejected(const rp_balancer *balancer)
+static int most_ejected(const rp_balancer *balancer, const rp_table *table)
 {
-    int share = (balancer->up_count * balancer->outlier.max_percent + 99) / 100;
+    int share = (table->up_count * balancer->outlier.max_percent + 99) / 100;
 
-    return share < balancer->up_count ? share : balancer->up_count - 1;
+    return share < table->up_count ? share : table->up_count - 1;
+}
+
+/** Nonzero if with so many more there would be more ejected than may be. */
+static int are_too_many(rp_balancer *balancer, int more, apr_time_t now)
+{
+    rp_view *view = rp_view_enter(balancer, now);
+    int too_many = count_ejected(view->table) + more > most_ejected(balancer, view->table);
+
+    rp_view_leave(view);
+    return too_many;
 }
 
 static apr_interval_time_t duration_of(const rp_outlier *outlier, unsigned int level)
@@ -107,9 +124,10 @@ static apr_interval_time_t duration_of(const rp_outlier *outlier, unsigned int l
 }
 
 /** expected is what ejected_until is: 0 for the first ejection, else of a trial that has failed. */
-static void eject(rp_balancer *balancer, int number, long long expected, apr_time_t now)
+static void eject(rp_balancer *balancer, const rp_origin *origin, long long expected,
+                  apr_time_t now)
 {
-    rp_slot *slot = balancer->more[number].slot;
+    rp_slot *slot = origin->slot;
     apr_time_t since = atomic_load(&slot->in_service_since);
     unsigned int level;
     apr_interval_time_t duration;
@@ -118,29 +136,31 @@ static void eject(rp_balancer *balancer, int number, long long expected, apr_tim
         atomic_store(&slot->ejections, 0);
     level = atomic_load(&slot->ejections);
     duration = duration_of(&balancer->outlier, level);
-    if (!expected && count_ejected(balancer) >= most_ejected(balancer))
+    if (!expected && are_too_many(balancer, 1, now))
         return;
     if (!atomic_compare_exchange_strong(&slot->ejected_until, &expected, now + duration))
         return;
-    if (!expected && count_ejected(balancer) > most_ejected(balancer)) {
+    if (!expected && are_too_many(balancer, 0, now)) {
         /* Another child ejected another one at the same moment. */
         atomic_store(&slot->ejected_until, 0);
         return;
     }
     if (level < LEVEL_MAX)
         atomic_store(&slot->ejections, level + 1);
+    atomic_fetch_add(&slot->counts.ejections, 1);
     atomic_store(&slot->trial_until, 0);
     atomic_store(&slot->window, 0);
     rp_balancer_changed(balancer);
+    if (balancer->check)
+        rp_keeper_poke();
     ap_log_error(APLOG_MARK, APLOG_WARNING, 0, balancer->server, "RP0402: pool %s: member %s is "
                  "ejected for %" APR_TIME_T_FMT " ms, %s", balancer->name,
-                 balancer->members[number].name, apr_time_as_msec(duration),
+                 origin->member.name, apr_time_as_msec(duration),
                  expected ? "it failed again when it was tried" : "too many requests failed");
 }
 
-static void bring_back(rp_balancer *balancer, int number, apr_time_t now)
+static void bring_back(rp_balancer *balancer, rp_slot *slot, const char *name, apr_time_t now)
 {
-    rp_slot *slot = balancer->more[number].slot;
     long long ejected = atomic_load(&slot->ejected_until);
 
     if (!ejected)
@@ -153,7 +173,25 @@ static void bring_back(rp_balancer *balancer, int number, apr_time_t now)
     atomic_store(&slot->trial_until, 0);
     rp_balancer_changed(balancer);
     ap_log_error(APLOG_MARK, APLOG_NOTICE, 0, balancer->server, "RP0403: pool %s: member %s is "
-                 "back", balancer->name, balancer->members[number].name);
+                 "back", balancer->name, name);
+}
+
+void rp_outlier_passed(rp_balancer *balancer, rp_slot *slot, apr_time_t began, apr_time_t now)
+{
+    long long until = atomic_load(&slot->ejected_until);
+    unsigned int level = atomic_load(&slot->ejections);
+
+    if (until <= now || until - duration_of(&balancer->outlier, level ? level - 1 : 0) >= began)
+        return;
+    if (atomic_compare_exchange_strong(&slot->ejected_until, &until, now))
+        rp_balancer_changed(balancer);
+}
+
+void rp_outlier_forgive(rp_balancer *balancer, rp_slot *slot, const char *name, apr_time_t now)
+{
+    atomic_store(&slot->ejections, 0);
+    atomic_store(&slot->failures_in_a_row, 0);
+    bring_back(balancer, slot, name, now);
 }
 
 /** Counts a failure; nonzero if there are too many. The window is one word: when it began in
@@ -180,24 +218,26 @@ static int has_too_many(rp_slot *slot, const rp_outlier *outlier, apr_time_t now
             || failures * FAILURES_PER_REQUESTS > requests);
 }
 
-void rp_outlier_finished(rp_balancer *balancer, int number, const rproxy_result *result,
-                         rp_attempt attempt, apr_time_t now)
+void rp_outlier_finished(rp_balancer *balancer, const rp_holding *holding,
+                         const rproxy_result *result, apr_time_t now)
 {
-    rp_slot *slot = balancer->more[number].slot;
+    const rp_origin *origin = holding->origin;
+    rp_attempt attempt = holding->attempt;
+    rp_slot *slot = origin->slot;
     long long ejected = atomic_load(&slot->ejected_until);
 
     if (result->failed) {
         if (attempt == RP_ATTEMPT_TRIAL && ejected)
-            eject(balancer, number, ejected, now);
+            eject(balancer, origin, ejected, now);
         else if (balancer->outlier.errors && !ejected
                  && has_too_many(slot, &balancer->outlier, now))
-            eject(balancer, number, 0, now);
+            eject(balancer, origin, 0, now);
     }
     else if (!result->is_clients_fault) {
         if (atomic_load_explicit(&slot->failures_in_a_row, memory_order_relaxed))
             atomic_store(&slot->failures_in_a_row, 0);
         if (attempt != RP_ATTEMPT_USUAL)
-            bring_back(balancer, number, now);
+            bring_back(balancer, slot, origin->member.name, now);
     }
     else if (attempt == RP_ATTEMPT_TRIAL) {
         atomic_store(&slot->trial_until, 0);

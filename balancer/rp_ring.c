@@ -42,25 +42,44 @@ static apr_uint32_t points_of(const rproxy_member *member, int halvings)
 {
     apr_uint32_t points = ((apr_uint32_t)member->weight * POINTS_PER_WEIGHT) >> halvings;
 
-    return points ? points : 1;
+    return points || !member->weight ? points : 1;
 }
 
 static void add_points(rp_ring *ring, const rproxy_member *member, int number, int halvings)
 {
-    apr_uint64_t seed = rp_hash_text(member->name);
+    apr_uint64_t seed = member->weight ? rp_hash_text(member->name) : 0;
 
     for (apr_uint32_t i = points_of(member, halvings); i; i--)
         ring->points[ring->count++] =
             (point){ (apr_uint32_t)(rp_mix(seed + i) >> 32), number };
 }
 
-rp_ring *rp_ring_make(apr_pool_t *pool, const rproxy_member *members, int count)
+/** Where each share of the ring begins, for points that are in order. */
+static int index_points(rp_ring *ring)
 {
-    rp_ring *ring = apr_pcalloc(pool, sizeof(*ring));
-    apr_uint64_t total = 0;
     apr_uint32_t next = 0;
-    int halvings = 0, bits = 1;
+    int bits = 1;
 
+    while (1u << bits < ring->count)
+        bits++;
+    ring->shift = 32 - bits;
+    ring->starts = malloc(sizeof(*ring->starts) << bits);
+    for (apr_uint32_t i = 0; ring->starts && i < 1u << bits; i++) {
+        while (next < ring->count && ring->points[next].at < i << ring->shift)
+            next++;
+        ring->starts[i] = next;
+    }
+    return ring->starts != NULL;
+}
+
+rp_ring *rp_ring_make(const rproxy_member *members, int count)
+{
+    rp_ring *ring = calloc(1, sizeof(*ring));
+    apr_uint64_t total = 0;
+    int halvings = 0;
+
+    if (!ring)
+        return NULL;
     for (int i = 0; i < count; i++)
         total += (apr_uint64_t)members[i].weight * POINTS_PER_WEIGHT;
     while (total >> halvings > POINTS_MAX)
@@ -68,21 +87,23 @@ rp_ring *rp_ring_make(apr_pool_t *pool, const rproxy_member *members, int count)
     total = 0;
     for (int i = 0; i < count; i++)
         total += points_of(&members[i], halvings);
-    ring->points = apr_palloc(pool, total * sizeof(*ring->points));
-    for (int i = 0; i < count; i++)
+    /* One more, for pools without members. */
+    ring->points = calloc(total + 1, sizeof(*ring->points));
+    for (int i = 0; ring->points && i < count; i++)
         add_points(ring, &members[i], i, halvings);
-    qsort(ring->points, ring->count, sizeof(*ring->points), by_place);
+    if (ring->points)
+        qsort(ring->points, ring->count, sizeof(*ring->points), by_place);
+    if (ring->points && index_points(ring))
+        return ring;
+    rp_ring_free(ring);
+    return NULL;
+}
 
-    while (1u << bits < ring->count)
-        bits++;
-    ring->shift = 32 - bits;
-    ring->starts = apr_palloc(pool, sizeof(*ring->starts) << bits);
-    for (apr_uint32_t i = 0; i < 1u << bits; i++) {
-        while (next < ring->count && ring->points[next].at < i << ring->shift)
-            next++;
-        ring->starts[i] = next;
-    }
-    return ring;
+void rp_ring_free(rp_ring *ring)
+{
+    free(ring->starts);
+    free(ring->points);
+    free(ring);
 }
 
 /** The first point at or behind a place; count stands for the first one of all. */

@@ -103,8 +103,8 @@ int main(int argc, char **argv)
         rp_balancer *balancer = fixture_pool(pool, methods[i].name, methods[i].method,
                                              methods[i].arguments, members, weights);
 
-        prepared = nanoseconds() - start;
         fixture_start(pool, balancer);
+        prepared = nanoseconds() - start;
         run(balancer, WARM_UP, &now);
         for (int round = 0; round < ROUNDS; round++)
             rounds[round] = run(balancer, ROUND, &now);

@@ -2,7 +2,8 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 
-/* The public C interface of mod_rproxy_balancer: how to add a method of balancing.
+/* The public C interface of mod_rproxy_balancer: how to add a method of balancing, a kind of health
+ * check, or a provider of members (at the end).
  *
  * A method is a provider: it registers an rproxy_method with ap_register_provider() in its
  * register_hooks, under this group and version and the name that RProxyMethod is to know:
@@ -46,16 +47,17 @@ typedef struct rproxy_shared {
 
 typedef struct rproxy_member {
     const char *name;                   /* its URL */
-    int weight;                         /* as configured, at least 1 */
+    int weight;                         /* at least 1; 0: no member has this number */
     int max;                            /* most requests at once, 0: no limit */
-    rproxy_shared *shared;              /* NULL while the configuration is read */
+    rproxy_shared *shared;
 } rproxy_member;
 
 /** Members that a method may choose among. Constant; lives as long as a call of choose(), or until
  * drop() is called for what build() made of it. A member is named by its number, the index in
- * members, everywhere. */
+ * members, everywhere; it is the same in all children, and stays with the member. */
 typedef struct rproxy_set {
-    const rproxy_member *members;       /* all of the pool, in the order of the configuration */
+    const rproxy_member *members;       /* all of the pool: in the order of the configuration, then
+                                         * those that were added at run time */
     int member_count;
     const int *numbers;                 /* those of the set, ascending */
     const int *weights;                 /* of each of these, now: slow start changes them; only
@@ -78,6 +80,7 @@ typedef struct rproxy_choice {
     const rproxy_set *set;
     rproxy_shared *pool;                /* the pool's own */
     const void *config;                 /* what configure() made */
+    void *prepared;                     /* what prepare() made of set->members */
     void *built;                        /* what build() made of set */
     int avoid[RPROXY_AVOID_MAX];        /* numbers that can't take this request */
     int avoid_count;
@@ -103,9 +106,9 @@ static inline int rproxy_choice_takes(const rproxy_choice *choice, int number)
 }
 
 /** A method of balancing. Members that are NULL are left out; choose() must be there.
- * configure() and prepare() are called by the only thread of the process that reads the
- * configuration, all others by any thread of any child, several at once: they must not block, and
- * share what they change only through atomics. */
+ * configure() is called by the only thread of the process that reads the configuration, all others
+ * by any thread of any child, several at once: they must not block, and share what they change only
+ * through atomics. */
 typedef struct rproxy_method {
     /** Nonzero: the pool's in_flight counts the requests of all of its members together. */
     int counts_total;
@@ -114,13 +117,15 @@ typedef struct rproxy_method {
      * Returns NULL or a message with a remedy. Without it there may be no words. */
     const char *(*configure)(apr_pool_t *pool, const apr_array_header_t *words, void **config);
 
-    /** The configuration is complete: makes in pool, which lives as long as it, what depends on the
-     * members only. Their shared is NULL. Returns NULL or a message. */
-    const char *(*prepare)(apr_pool_t *pool, void *config, const rproxy_member *members,
-                           int count);
+    /** When the server starts, and in each child when members have been added or removed or are
+     * given other weights: makes what depends on all members, those that can't be had now included,
+     * with malloc(). It may take a while. NULL: there is no memory, and the old members stay. */
+    void *(*prepare)(const void *config, const rproxy_member *members, int count);
+    void (*discard)(void *prepared);
 
-    /** In each child, when members have left or entered the set or weights have changed: makes what
-     * depends on the set, with malloc(). NULL: there is no memory, and the set isn't used. */
+    /** When members have left or entered the set, be it only for a moment, or weights have changed:
+     * makes what depends on the set, with malloc(). NULL: there is no memory, and the set isn't
+     * used. */
     void *(*build)(const rproxy_set *set, const void *config);
     void (*drop)(void *built);
 
@@ -131,5 +136,146 @@ typedef struct rproxy_method {
     void (*finished)(const rproxy_member *member, rproxy_shared *pool, const rproxy_result *result,
                      apr_time_t now);
 } rproxy_method;
+
+/* ---- probes: kinds of RProxyHealthCheck ------------------------------------------------------ */
+
+/* A probe is a provider too, under this group and version and the name that RProxyHealthCheck is to
+ * know. The balancer finds addresses, connects, does TLS, keeps the time and decides when a member
+ * is down; a probe only says what is sent, and whether what comes back is good. The probes of the
+ * balancer itself are made in the same way (balancer/rp_probe_*.c). */
+#define RPROXY_PROBE_GROUP "rproxy-balancer-probe"
+#define RPROXY_PROBE_VERSION "1"
+
+#define RPROXY_CAUSE_BYTES 64           /* of a text that says why a check failed */
+
+/** What is checked. */
+typedef struct rproxy_place {
+    const char *url;                    /* the member's */
+    const char *host;                   /* lower case, IPv6 without brackets */
+    int port;
+    const char *authority;              /* host[:port], as in a URL */
+    const char *address;                /* of the host, if it is known; NULL: it is looked up */
+    const char *socket;                 /* path of a Unix socket, or NULL */
+    const char *base;                   /* path, without '/' at its end; "": none */
+    int is_tls;                         /* nonzero: an https:// member */
+} rproxy_place;
+
+typedef enum rproxy_check_verdict {
+    RPROXY_CHECK_GOES_ON,
+    RPROXY_CHECK_PASSED,
+    RPROXY_CHECK_FAILED                 /* cause says why */
+} rproxy_check_verdict;
+
+enum { RPROXY_ADVICE_READY = 1, RPROXY_ADVICE_DRAIN, RPROXY_ADVICE_MAINT };
+enum { RPROXY_ADVICE_UP = 1, RPROXY_ADVICE_DOWN };
+
+/** What a member says of itself. */
+typedef struct rproxy_advice {
+    int percent;                        /* of its weight; -1: says nothing */
+    int max;                            /* most requests at once; -1: says nothing */
+    int mode;                           /* RPROXY_ADVICE_READY, _DRAIN, _MAINT; 0: says nothing */
+    int health;                         /* RPROXY_ADVICE_UP, _DOWN; 0: says nothing */
+} rproxy_advice;
+
+/** A check under way: one connection. */
+typedef struct rproxy_check {
+    apr_pool_t *pool;                   /* lives as long as the check */
+    const rproxy_place *place;
+    const char *host;                   /* what the connection is to: host=, or as the place says */
+    const char *protocol;               /* what TLS agreed on (ALPN); NULL: nothing */
+    const void *config;                 /* what configure() made */
+    void *data;                         /* the probe's own; NULL at first */
+    /** Sends these bytes. Does not block, nor call the probe. */
+    void (*send)(struct rproxy_check *check, const void *data, apr_size_t len);
+    char cause[RPROXY_CAUSE_BYTES];
+    rproxy_advice advice;               /* of a probe that gives advice */
+} rproxy_check;
+
+/** When a probe wants TLS. */
+typedef enum rproxy_probe_tls {
+    RPROXY_PROBE_PLAIN,                 /* never */
+    RPROXY_PROBE_AS_MEMBER,             /* with https:// members */
+    RPROXY_PROBE_TLS                    /* always */
+} rproxy_probe_tls;
+
+/** A kind of check. Members that are NULL are left out. configure() is called by the thread that
+ * reads the configuration, all others by one thread of one child: they must not block. */
+typedef struct rproxy_probe {
+    rproxy_probe_tls tls;
+    const char *protocols;              /* for ALPN: each with its length before it; NULL: none */
+    int gives_advice;                   /* nonzero: sets advice; what fails changes nothing */
+
+    /** Takes the words that the balancer doesn't know (const char *). Returns NULL or a message
+     * with a remedy. Without it there may be no such words. */
+    const char *(*configure)(apr_pool_t *pool, const apr_array_header_t *words, void **config);
+
+    /** The connection is there. */
+    rproxy_check_verdict (*begin)(rproxy_check *check);
+
+    /** Bytes have come; 0: the other side has ended. */
+    rproxy_check_verdict (*received)(rproxy_check *check, const char *data, apr_size_t len);
+
+    /** After the verdict, and when the time is over: gives back what pool doesn't. */
+    void (*end)(rproxy_check *check);
+} rproxy_probe;
+
+/* ---- discovery: members from elsewhere ------------------------------------------------------- */
+
+/* A provider of members is one too, under this group and version and the name that RProxyDiscover
+ * is to know. One child at a time asks it, on the thread of an event loop: it must not block. When
+ * that child ends, another one begins anew. The members that were found last stay until others are
+ * found. The providers of the balancer itself are made in the same way (balancer/rp_discovery_*.c).
+ */
+#define RPROXY_DISCOVERY_GROUP "rproxy-balancer-discovery"
+#define RPROXY_DISCOVERY_VERSION "1"
+
+enum { RPROXY_FOUND_UP, RPROXY_FOUND_DRAIN, RPROXY_FOUND_DOWN };
+
+/** A member that was found. Texts need not live longer than the call of found(). */
+typedef struct rproxy_found {
+    const char *url;                    /* as in RProxyMember; or with #ADDRESS behind it, where the
+                                         * host is */
+    int weight;                         /* 1 to 1000 */
+    int max;                            /* 0: no limit */
+    int state;                          /* RPROXY_FOUND_* */
+    int is_backup;
+    const char *zone, *route;           /* NULL: none */
+    apr_interval_time_t slow_start;     /* 0: none */
+} rproxy_found;
+
+/** A line of the configuration that names a provider. */
+typedef struct rproxy_source {
+    const char *pool_name;
+    const void *config;                 /* what configure() made */
+    void *data;                         /* the provider's; NULL at first */
+    apr_pool_t *pool;                   /* lives until end() */
+    void *loop;                         /* the balancer's own */
+
+    /** What ask() leads to, at once or later, once for each. The provider is asked again after
+     * that time. What is wrong with a member is logged; the others are taken. */
+    void (*found)(struct rproxy_source *source, const rproxy_found *members, int count,
+                  apr_interval_time_t again);
+    /** Or this: the last members stay. why names the cause and a remedy. */
+    void (*failed)(struct rproxy_source *source, const char *why, apr_interval_time_t again);
+    /** Nothing has changed. */
+    void (*unchanged)(struct rproxy_source *source, apr_interval_time_t again);
+
+    /** Calls ready() when fd, which must be non-blocking, can be read (1), written (2) or both (3),
+     * for as long as it can; events 0: no more, which comes before fd is closed. */
+    void (*watch)(struct rproxy_source *source, int fd, int events,
+                  void (*ready)(struct rproxy_source *source, int fd, int events));
+} rproxy_source;
+
+/** Where members come from. */
+typedef struct rproxy_discovery {
+    /** Takes the words behind the name (const char *). Returns NULL or a message with a remedy. */
+    const char *(*configure)(apr_pool_t *pool, const apr_array_header_t *words, void **config);
+
+    /** Finds members. */
+    void (*ask)(rproxy_source *source);
+
+    /** This child doesn't ask any more: gives back what source->pool doesn't. NULL: nothing. */
+    void (*end)(rproxy_source *source);
+} rproxy_discovery;
 
 #endif

@@ -4,7 +4,6 @@
 
 /* Configuration objects: made, merged, and read by the lanes. */
 #include <stddef.h>
-#include <string.h>
 #include <strings.h>
 #include <apr_strings.h>
 
@@ -85,14 +84,7 @@ static const rp_retry *merge_retry(apr_pool_t *pool, const rp_retry *base, const
         return add ? add : base;
     merged = apr_pmemdup(pool, base, sizeof(*merged));
     merged->written |= from->written;
-    if (from->written & 1u << RP_RETRY_KEY_TRIES)
-        merged->values.tries = add->tries;
-    if (from->written & 1u << RP_RETRY_KEY_METHODS)
-        merged->values.any_method = add->any_method;
-    if (from->written & 1u << RP_RETRY_KEY_ON) {
-        merged->values.on = add->on;
-        memcpy(merged->values.statuses, add->statuses, sizeof(add->statuses));
-    }
+    rp_retry_put(&merged->values, from);
     return &merged->values;
 }
 
@@ -106,14 +98,7 @@ static const rp_keepalive *merge_keepalive(apr_pool_t *pool, const rp_keepalive 
         return add ? add : base;
     merged = apr_pmemdup(pool, base, sizeof(*merged));
     merged->written |= from->written;
-    if (from->written & 1u << RP_KEEPALIVE_KEY_MAX)
-        merged->values.max = add->max;
-    if (from->written & 1u << RP_KEEPALIVE_KEY_IDLE)
-        merged->values.idle = add->idle;
-    if (from->written & 1u << RP_KEEPALIVE_KEY_REQUESTS)
-        merged->values.requests = add->requests;
-    if (from->written & 1u << RP_KEEPALIVE_KEY_AGE)
-        merged->values.age = add->age;
+    rp_keepalive_put(&merged->values, from);
     return &merged->values;
 }
 

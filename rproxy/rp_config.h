@@ -12,10 +12,9 @@
 #include "httpd.h"
 #include "http_config.h"
 #include "rproxy/exchange/rp_exchange.h"
+#include "rproxy/metrics/rp_metrics_listen.h"
 #include "rproxy/route/rp_route.h"
 #include "rproxy/upstream/rp_upstream.h"
-
-#define RP_UNSET (-1)
 
 /** A rule from <If>, <Directory> or a .htaccess file: decided upon when the request's sections are
  * merged, i.e. after access control. */
@@ -29,6 +28,7 @@ typedef struct rp_local_rule {
     const char *file;
     int line;
     int from_htaccess;                  /* checked against RProxyAllowTarget */
+    int row;                            /* of its counters (rp_metrics_rows.h) */
 } rp_local_rule;
 
 /** RProxyErrorOverride. */
@@ -40,8 +40,8 @@ typedef struct rp_error_override {
 /** Settings that may stand everywhere: server, virtual host, sections, .htaccess. */
 typedef struct rp_dir_config {
     rp_timeouts timeouts;               /* each RP_UNSET or microseconds */
-    const rp_retry *retry;
-    const rp_keepalive *keepalive;
+    const rp_retry *retry;              /* of an rp_retry_setting */
+    const rp_keepalive *keepalive;      /* of an rp_keepalive_setting */
     rp_tls *tls;
     const rp_error_override *error_override;
     const rp_local_rule *rule;
@@ -68,6 +68,8 @@ typedef struct rp_server_config {
     int engine;                                 /* rp_engine_mode or RP_UNSET */
     int engine_threads;                         /* main server only; 0 until check_config fills in
                                                  * the default */
+    const rp_metrics_address *metrics;          /* RProxyMetricsListen; main server only; NULL:
+                                                 * none */
     const char *via;                            /* value for Via, after post_config */
     const struct rp_eligible_server *eligible;  /* rproxy/engine/rp_eligible.c's, after
                                                  * check_config */

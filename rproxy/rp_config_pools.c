@@ -2,7 +2,11 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 
-/* Targets that are pools (balancer://NAME): who has them, and what their module gets from us. */
+/* Targets that are pools (balancer://NAME): who has them, and what their module gets from us. Its
+ * sections are read like any others, but not merged with those of requests: their settings come on
+ * top when it is known where an attempt goes. */
+#include <string.h>
+#include <strings.h>
 #include <apr_strings.h>
 #include "ap_provider.h"
 
@@ -14,19 +18,74 @@ static const rproxy_pools *pools;
 /** rproxy_target_parse() for other modules. */
 static const char *rproxy_target_parse(apr_pool_t *pool, const char *text, rproxy_target **target)
 {
+    const char *mark = strncasecmp(text, "unix:", 5) != 0 ? strchr(text, '#') : NULL;
+    const char *url = mark ? apr_pstrmemdup(pool, text, (apr_size_t)(mark - text)) : text;
     rp_target *parsed = NULL;
-    const char *message = rp_target_parse(pool, text, &parsed);
+    const char *message = rp_target_parse(pool, url, &parsed);
 
     if (!message && parsed->scheme == RP_SCHEME_BALANCER)
         message = apr_psprintf(pool, "target %s: a pool has no other pool as a member; name a "
                                "server", text);
+    if (!message && mark)
+        message = rp_target_set_address(pool, parsed, mark + 1);
     *target = (rproxy_target *)parsed;
     return message;
+}
+
+static void rproxy_target_drop(rproxy_target *target)
+{
+    rp_endpoint_forget((rp_target *)target);
+}
+
+/** What can change from one attempt to the next. RProxyRetry decides whether there is one. */
+static const char *const *rproxy_settings_directives(int of_member)
+{
+    static const char *const names[] = { "RProxyRetry", "RProxyForwarded", "RProxyKeepAlive",
+                                         "RProxyPreserveHost", "RProxyTLS", "RProxyTimeout", NULL };
+
+    return of_member ? names + 1 : names;
+}
+
+static const rproxy_settings *rproxy_settings_make(apr_pool_t *pool,
+                                                   const struct ap_conf_vector_t *pool_section,
+                                                   const struct ap_conf_vector_t *member_section)
+{
+    rp_dir_config *outer = pool_section ? rp_dir_config_of(pool_section) : NULL;
+    rp_dir_config *inner = member_section ? rp_dir_config_of(member_section) : NULL;
+    const rp_dir_config *dir = inner ? inner : outer;
+    rproxy_settings *settings;
+
+    if (!dir)
+        return NULL;
+    if (outer && inner)
+        dir = rp_config_merge_dir(pool, outer, inner);
+    settings = apr_pcalloc(pool, sizeof(*settings));
+    settings->timeouts = dir->timeouts;
+    settings->retry = (const rp_retry_setting *)dir->retry;
+    settings->keepalive = (const rp_keepalive_setting *)dir->keepalive;
+    settings->tls = dir->tls;
+    settings->forwarded = dir->forwarded;
+    settings->preserve_host = dir->preserve_host;
+    return settings;
+}
+
+static struct ssl_ctx_st *rproxy_settings_tls(const server_rec *server,
+                                              const rproxy_settings *settings, const char **name)
+{
+    const rp_dir_config *dir = rp_dir_config_of(server->lookup_defaults);
+    const rp_tls *tls = settings && settings->tls ? settings->tls : dir ? dir->tls : NULL;
+
+    *name = tls ? tls->name : NULL;
+    return rp_tls_get(tls);
 }
 
 void rp_config_register_pools(void)
 {
     APR_REGISTER_OPTIONAL_FN(rproxy_target_parse);
+    APR_REGISTER_OPTIONAL_FN(rproxy_target_drop);
+    APR_REGISTER_OPTIONAL_FN(rproxy_settings_directives);
+    APR_REGISTER_OPTIONAL_FN(rproxy_settings_make);
+    APR_REGISTER_OPTIONAL_FN(rproxy_settings_tls);
 }
 
 /* ---- check_config ---------------------------------------------------------------------------- */

@@ -20,23 +20,6 @@ void *rp_config_merge_server(apr_pool_t *pool, void *base, void *add);
 /** RProxyRetry where it is not written. */
 extern const rp_retry rp_retry_default;
 
-/** What rp_dir_config.retry and .keepalive point into: the values, and which of them were written
- * (bits by index of key), so that sections merge key by key. */
-typedef struct rp_retry_setting {
-    rp_retry values;                    /* first: a pointer to it is one to the setting */
-    unsigned int written;
-} rp_retry_setting;
-
-typedef struct rp_keepalive_setting {
-    rp_keepalive values;
-    unsigned int written;
-} rp_keepalive_setting;
-
-enum { RP_RETRY_KEY_TRIES, RP_RETRY_KEY_ON, RP_RETRY_KEY_METHODS };
-enum {
-    RP_KEEPALIVE_KEY_MAX, RP_KEEPALIVE_KEY_IDLE, RP_KEEPALIVE_KEY_REQUESTS, RP_KEEPALIVE_KEY_AGE
-};
-
 #define RP_TIMEOUT_KEYS 6
 
 /** Keys of RProxyTimeout, NULL at the end, and the member of the one with this index. */
@@ -53,7 +36,7 @@ typedef struct rp_config_written {
 /** A rule that no table holds. */
 typedef struct rp_config_section_rule {
     const server_rec *server;
-    const rp_local_rule *rule;
+    rp_local_rule *rule;
     const char *section;                /* "<If ...>" */
 } rp_config_section_rule;
 
@@ -77,7 +60,7 @@ int rp_config_in_htaccess(const cmd_parms *cmd);
 /** The nearest section around directive whose name is name or nameMatch ("<Location"), or NULL. */
 const ap_directive_t *rp_config_enclosing(const ap_directive_t *directive, const char *name);
 
-/** Offers rproxy_target_parse() to the module that has pools. */
+/** Offers rproxy_target_parse() and rproxy_settings_...() to the module that has pools. */
 void rp_config_register_pools(void);
 
 /** Every pool that a rule names is there. Returns NULL or the message. */
@@ -116,6 +99,16 @@ const char *rp_config_engine(cmd_parms *cmd, void *dir, const char *value);
 const char *rp_config_engine_threads(cmd_parms *cmd, void *dir, const char *value);
 
 #define RP_ENGINE_THREADS_MAX 64
+
+/* rp_config_metrics.c */
+const char *rp_config_metrics_listen(cmd_parms *cmd, void *dir, const char *text);
+
+/** post_config: rules get their counters, the page knows what there is, the socket is opened. */
+int rp_config_prepare_metrics(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
+                              server_rec *main_server);
+
+/** child_init: counts, and serves the page on the socket. */
+void rp_config_start_metrics(apr_pool_t *pool, server_rec *main_server);
 
 /* ---- rp_config_check.c: at the end of the configuration -------------------------------------- */
 

@@ -86,6 +86,10 @@ const char *rp_config_timeout(cmd_parms *cmd, void *dir, const char *arguments)
             message = rp_argument_time(cmd->pool, argument, value, 1,
                                        rp_timeout_at(&config->timeouts, key));
     }
+    if (!message && config->timeouts.total != RP_UNSET
+        && rp_config_enclosing(cmd->directive, "<RProxyMember"))
+        message = "RProxyTimeout: total= is for the whole request, whichever members it is sent "
+                  "to; move it out of <RProxyMember>, into <RProxyBalancer>";
     total = config->timeouts.total;
     for (int i = 0; total > 0 && within_total[i] && !message; i++) {
         apr_interval_time_t time = *rp_timeout_at(&config->timeouts, i);

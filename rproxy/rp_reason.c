@@ -132,7 +132,17 @@ static const rp_reason_info reasons[] = {
     [RP_REASON_POOL_BUSY] = {
         "pool-busy", "connection_limit_reached", 503, "RP0125",
         "All members of the pool that are up have as many requests as their max= allows: raise it, "
-        "or add members."
+        "add members, or let requests wait with RProxyQueue."
+    },
+    [RP_REASON_QUEUE_FULL] = {
+        "queue-full", "connection_limit_reached", 503, "RP0126",
+        "All members of the pool are at their max=, and as many requests wait as RProxyQueue "
+        "allows: add members, or raise max= of either."
+    },
+    [RP_REASON_QUEUE_TIMEOUT] = {
+        "queue-timeout", "connection_limit_reached", 503, "RP0127",
+        "No member of the pool had room for the request in the time of RProxyQueue timeout=: find "
+        "out why they are slow, add members, or raise their max=."
     },
 };
 
@@ -145,6 +155,19 @@ const rp_reason_info *rp_reason_get(rp_reason reason)
         return &reasons[RP_REASON_INTERNAL];
     }
     return &reasons[reason];
+}
+
+const char *rp_reason_retry_after(rp_reason reason)
+{
+    switch (reason) {
+    case RP_REASON_NO_MEMBER:
+    case RP_REASON_POOL_BUSY:
+    case RP_REASON_QUEUE_FULL:
+    case RP_REASON_QUEUE_TIMEOUT:
+        return "5";                     /* what keeps a pool from serving seldom lasts longer */
+    default:
+        return NULL;
+    }
 }
 
 const char *rp_reason_proxy_status(apr_pool_t *pool, rp_reason reason, const char *via)

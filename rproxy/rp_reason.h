@@ -36,6 +36,8 @@ typedef enum rp_reason {
     RP_REASON_INTERNAL,
     RP_REASON_NO_MEMBER,                /* no member of the pool is up */
     RP_REASON_POOL_BUSY,                /* all that are up are at their max= */
+    RP_REASON_QUEUE_FULL,               /* and RProxyQueue max= requests wait already */
+    RP_REASON_QUEUE_TIMEOUT,            /* RProxyQueue timeout= */
     RP_REASON_COUNT
 } rp_reason;
 
@@ -49,6 +51,9 @@ typedef struct rp_reason_info {
 
 /** Never NULL. */
 const rp_reason_info *rp_reason_get(rp_reason reason);
+
+/** Value of Retry-After in the answer, seconds; NULL: it has none. */
+const char *rp_reason_retry_after(rp_reason reason);
 
 /** Value of Proxy-Status (RFC 9209): who failed and how; nothing about addresses inside. via is our
  * value of Via, NULL: none. */

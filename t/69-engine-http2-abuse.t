@@ -373,6 +373,7 @@ behaviour 'a head in endless pieces', @engine, sub {
     my $up = proxied($t);
     $t->start;
     my $good = connect_h2($t);
+    my $ended = 0;
     for my $piece ('', RProxy::HPACK->encode(['x-a', 'b' x 10_000])) {
         my $child = $t->child_pid;
         my $before = $t->memory->{rss};
@@ -382,6 +383,7 @@ behaviour 'a head in endless pieces', @engine, sub {
             $h2->send_frame(RProxy::H2::CONTINUATION, 0, 1, $piece) or last;
         }
         isnt($h2->end, undef, 'the connection ends');
+        is(ended_for($t, 'CONTINUATION'), ++$ended, 'and is counted');
         cmp_ok($t->memory->{rss} - $before, '<', 4 * ROOM, 'without growing');
         is($good->get('/good')->body, "upstream\n", 'another one is served');
         is($t->child_pid, $child, 'by the same child');

@@ -39,6 +39,8 @@ behaviour 'pools are taken', @event, sub {
         'hash arg:id';
     accepted($t, @{ with_members("RProxyOutlier $_") })
         for 'off', 'errors=3', 'errors=10 window=1min eject=500ms max-eject=10s max-percent=100';
+    accepted($t, @{ with_members("RProxyQueue $_") }) for qw(off max=4096), 'timeout=1ms max=1';
+    accepted($t, @{ with_members("RProxyRetryBudget $_") }) for qw(OFF min=0), 'percent=100 min=5';
     accepted($t, @{ in_pool('<IfModule rproxy_module>', "RProxyMember $A", '</IfModule>') });
 };
 
@@ -80,8 +82,8 @@ behaviour 'where pools may stand', @event, sub {
         qr/RProxyMember/);
     refused($t, ['RProxyMethod first'], qr/describes a pool/, qr/RProxyMethod/);
     refused($t, ['RProxyOutlier off'], qr/describes a pool/, qr/RProxyOutlier/);
-    refused($t, with_members('RProxyTimeout idle=1s'),
-        qr/RProxyTimeout \(\S+:\d+\) is not for <RProxyBalancer>, .*move it out/,
+    refused($t, with_members('RProxyUpgrade off'),
+        qr/RProxyUpgrade \(\S+:\d+\) is not for <RProxyBalancer>, .*move it out/,
         qr/<RProxyBalancer/);
     refused($t, with_members('<Location /x>', 'RProxyMethod first', '</Location>'),
         qr/<Location> \(\S+:\d+\) is not for <RProxyBalancer>/, qr/<RProxyBalancer/);
@@ -102,7 +104,7 @@ behaviour 'members', @event, sub {
         "$A slowstart=5y" => qr/write a time/,
         "$A state=off" => qr/state=up, state=drain or state=down/,
         "$A zone=a/b" => qr/a zone has 1 to 64/,
-        "$A status=+H" => qr/unknown key .*; known are weight=, loadfactor=, max=, /,
+        "$A colour=red" => qr/unknown key .*; known are weight=, loadfactor=, max=, /,
         "$A route" => qr/neither backup nor key=value/,
         "$A backup backup" => qr/backup stands twice/,
         "$A max=" => qr/max= needs a value/,
@@ -149,12 +151,64 @@ behaviour 'methods, zones, outliers', @event, sub {
         for sort keys %outliers;
     refused($t, with_members('RProxyOutlier off', 'RProxyOutlier errors=3'),
         qr/RProxyOutlier stands twice/, qr/errors=3/);
+    my %queues = (
+        '' => qr/needs off or keys/,
+        'off max=3' => qr/off stands alone/,
+        'max=0' => qr/whole number from 1 to 4096/,
+        'timeout=0' => qr/a time above 0/,
+        'max=1 max=2' => qr/max= stands twice/,
+        'size=3' => qr/unknown key/,
+    );
+    refused($t, with_members("RProxyQueue $_"), $queues{$_}, qr/^RProxyQueue \Q$_\E$/)
+        for sort keys %queues;
+    refused($t, with_members('RProxyQueue off', 'RProxyQueue max=3'), qr/RProxyQueue stands twice/,
+        qr/max=3/);
+    my %budgets = (
+        '' => qr/needs off or keys/,
+        'percent=1 off' => qr/off stands alone/,
+        'percent=0' => qr/whole number from 1 to 100/,
+        'min=-1' => qr/whole number from 0 to/,
+    );
+    refused($t, with_members("RProxyRetryBudget $_"), $budgets{$_},
+        qr/^RProxyRetryBudget \Q$_\E$/) for sort keys %budgets;
+    refused($t, ['RProxyQueue max=3'], qr/RProxyQueue describes a pool; move it/, qr/RProxyQueue/);
     refused($t, ['RProxyZone a', @{ in_pool("RProxyMember $A") }],
         qr/has no effect, for no member has zone=; remove it/, qr/RProxyZone/);
     refused($t, ['RProxyZone a', 'RProxyZone b'], qr/stands twice: here/, qr/RProxyZone b/);
     refused($t, ['RProxyZone a/b'], qr/a zone has 1 to 64/, qr/RProxyZone/);
     refused($t, ['<Location /x>', 'RProxyZone a', '</Location>'],
         qr/move it out of all sections/, qr/RProxyZone/);
+};
+
+behaviour 'members from elsewhere', @event, sub {
+    my ($t) = @_;
+    accepted($t, @{ in_pool('RProxyMembersFile conf/members.json interval=1s',
+            'RProxyDiscover file /other.json') });
+    accepted($t, @{ in_pool('RProxyMember http://app.test', 'RProxyMember http+srv://_a._tcp.test/x',
+            "RProxyMember $A", "RProxyResolve $_") })
+        for 'ttl=auto', 'ttl=30s ipv4', 'ttl=auto min=5s max=1min ipv6 resolvers=10.0.0.53,10.0.0.54';
+    accepted($t, 'RProxyStateFile run/members.state', @{ in_pool("RProxyMember $A") });
+    my %messages = (
+        'RProxyMembersFile' => qr/it needs the path of a file/,
+        'RProxyMembersFile a every=1s' => qr/unknown key/,
+        'RProxyMembersFile a interval=0' => qr/a time above 0/,
+        'RProxyDiscover' => qr/needs the name of a provider/,
+        'RProxyDiscover consul' => qr/"consul" is unknown; load the module/,
+        'RProxyResolve' => qr/needs ttl=/,
+        'RProxyResolve ttl=soon' => qr/write a time/,
+        'RProxyResolve ttl=auto min=1h max=1s' => qr/min= is longer than max=/,
+        'RProxyResolve ttl=5s min=1s' => qr/are for ttl=auto/,
+        'RProxyMember http+srv://_a._tcp.test:80' => qr/ports come from DNS; remove/,
+        'RProxyMember http://a#10.0.0.1' => qr/has no fragment/,
+    );
+    refused($t, in_pool('RProxyMember http://app.test', $_), $messages{$_},
+        /srv/ ? qr/<RProxyBalancer/ : qr/^\Q$_\E$/) for sort keys %messages;
+    refused($t, with_members('RProxyResolve ttl=auto'), qr/no member has a name/,
+        qr/<RProxyBalancer/);
+    refused($t, with_members('RProxyDiscover file b', 'RProxyMembersFile b'), qr/twice; keep one/,
+        qr/RProxyMembersFile b/);
+    refused($t, with_members('RProxyStateFile a'), qr/is not for <RProxyBalancer>/,
+        qr/<RProxyBalancer/);
 };
 
 behaviour 'pools need the core', @event, sub {

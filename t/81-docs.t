@@ -27,6 +27,9 @@ sub all {
     return [sort keys %found];
 }
 
+# (a, b, c, d) as [a, b], [c, d].
+sub pairs_of { return map { [@_[2 * $_, 2 * $_ + 1]] } 0 .. $#_ / 2 }
+
 my @pages = glob "$root/docs/*.md";
 my $docs = join "\n", map { slurp($_) } @pages;
 my $code = join "\n", map { slurp($_) } map { glob "$root/$_" } '*.c', 'rproxy/*.c', 'rproxy/*/*.c',
@@ -52,6 +55,11 @@ is_deeply(all($logging, qr/^\| `(rproxy-[\w-]+)` \|/m),
     all(slurp("$root/rproxy/pipeline/rp_report.c"), qr/"(rproxy-[\w-]+)"/), 'each variable');
 is_deeply(all($logging, qr/`RProxy((?!Error|Timeout)\w+)`/),
     all(slurp("$root/rproxy/pipeline/rp_stats.c"), qr/\{ RP_STAT_\w+, "(\w+)"/), 'each status key');
+
+my $metrics = slurp("$root/docs/metrics.md");
+is_deeply([sort map { join ' ', @$_ } pairs_of($metrics =~ /^\| `(rproxy_\w+)` \| (\w+) \|/mg)],
+    [sort map { lc join ' ', @$_ } pairs_of($code =~ /"(rproxy_\w+)", RPROXY_(\w+),/g)],
+    'each family of metrics, and its type');
 
 for my $page (@pages, "$root/README.md", "$root/examples/README.md") {
     my ($directory) = $page =~ m{^(.*)/};

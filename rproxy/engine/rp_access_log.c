@@ -227,8 +227,8 @@ static void fill(rp_access_log *log, const rp_engine_request *q)
     }
     apr_table_clear(r->subprocess_env);
     if (log->needs->env && q->route) {
-        rp_report_variables(r, &q->x, "engine", "engine", q->match.route->target->text,
-                            request->request_id);
+        rp_report_variables(r, &q->x, apr_time_now() - q->x.started, "engine", "engine",
+                            q->match.route->target->text, request->request_id);
     }
     if (log->needs->env && request->major_version > 1) {
         apr_table_setn(r->subprocess_env, "HTTP2", "on");

@@ -150,6 +150,7 @@ void rp_downstream_collect(rp_downstream *d)
 static void arrive(rp_loop *loop, rp_loop_mail *mail);
 static void timer_expired(rp_loop_timer *timer);
 static void run_task(rp_loop_task *task);
+static void prepare_task(rp_loop_task *task, rp_batch *batch);
 
 int rp_downstream_take(conn_rec *c)
 {
@@ -177,6 +178,7 @@ int rp_downstream_take(conn_rec *c)
     }
     d->timer.expired = timer_expired;
     d->task.run = run_task;
+    d->task.prepare = prepare_task;
     d->mail.deliver = arrive;
     d->loop = engine->loop;
     d->engine = engine;
@@ -333,14 +335,18 @@ static rp_io plain_write(rp_downstream *d, const struct iovec *vector, int count
         .msg_iov = (struct iovec *)vector,      /* sendmsg() does not write to it */
         .msg_iovlen = (apr_size_t)count
     };
-    ssize_t sent;
+    ssize_t sent = (ssize_t)d->sent_ahead;
 
-    do {
+    d->sent_ahead = 0;
+    while (sent <= 0) {
         /* One piece is what there is mostly; the shorter way into the kernel counts. */
         sent = count == 1
             ? send(d->fd, vector->iov_base, vector->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
             : sendmsg(d->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    } while (sent < 0 && errno == EINTR);
+        if (sent >= 0 || errno != EINTR) {
+            break;
+        }
+    }
     if (sent >= 0) {
         *written = (apr_size_t)sent;
         rp_downstream_count_out(d, (apr_size_t)sent);
@@ -453,6 +459,15 @@ static void arrive(rp_loop *loop, rp_loop_mail *mail)
     }
     engine->connections = d;
     open_for_protocol(d);
+}
+
+static void prepare_task(rp_loop_task *task, rp_batch *batch)
+{
+    rp_downstream *d = (rp_downstream *)((char *)task - offsetof(rp_downstream, task));
+
+    if (d->state == RP_DOWN_OPEN && d->protocol->prepare) {
+        d->protocol->prepare(d, batch);
+    }
 }
 
 static void run_task(rp_loop_task *task)

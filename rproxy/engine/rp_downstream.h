@@ -29,6 +29,10 @@ typedef struct rp_protocol {
      * or the client has ended its direction (d->left). */
     void (*ready)(rp_downstream *d);
 
+    /** ready() is about to be called by rp_downstream_again(): puts into the batch what it will
+     * write first, where that is known. NULL: never. */
+    void (*prepare)(rp_downstream *d, rp_batch *batch);
+
     /** The deadline of rp_downstream_set_deadline() is over. */
     void (*expired)(rp_downstream *d);
 
@@ -83,6 +87,7 @@ struct rp_downstream {
     server_rec *server;                 /* likewise, never NULL once host_text is set */
     char *host_text;                    /* the last Host, malloc; NULL: none yet */
     char *hostname;                     /* what httpd makes of it for logs, malloc; NULL: none */
+    apr_size_t sent_ahead;              /* by a batch, of what is written next; 0: nothing */
     apr_uint64_t bytes_in;              /* read since the last access log line */
     void *handover;                     /* rp_handover.c's */
 };

@@ -355,7 +355,8 @@ static rp_effect set_environment(const known_place *place)
 static rp_effect handler(const known_place *place)
 {
     static const char *const status_pages[] = {
-        "balancer-manager", "ldap-status", "md-status", "server-info", "server-status", NULL
+        "balancer-manager", "ldap-status", "md-status", "rproxy-metrics", "server-info",
+        "server-status", NULL
     };
     const char *name = first_word(place);
 
@@ -533,8 +534,8 @@ static int names_directive(const char *list, const char *name)
 static rp_effect effect_of_ours(const char *name)
 {
     static const char routes[] =
-        " RProxyAllowTarget RProxyEncodedSlashes RProxyEngine RProxyEngineThreads RProxyPass "
-        "RProxyPassMatch RProxyResolver RProxyTrustedProxy ";
+        " RProxyAllowTarget RProxyEncodedSlashes RProxyEngine RProxyEngineThreads "
+        "RProxyMetricsListen RProxyPass RProxyPassMatch RProxyResolver RProxyTrustedProxy ";
 
     return names_directive(routes, name) ? RP_EFFECT_NONE : RP_EFFECT_SETTING;
 }

@@ -49,12 +49,18 @@ int rp_engine_is_body_late(rp_engine_request *q)
 
 /* ---- waiting for the exchange ---------------------------------------------------------------- */
 
+/* In the other states descriptors change with every step. */
+static int is_connected(const rp_engine_request *q)
+{
+    return q->x.state != RP_X_QUEUE && q->x.state != RP_X_CONNECT;
+}
+
 static void on_upstream(rp_loop *loop, void *owner, unsigned int events)
 {
     rp_engine_request *q = owner;
 
     (void)loop;
-    if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) && q->x.state != RP_X_CONNECT) {
+    if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) && is_connected(q)) {
         q->x.upstream_hup = 1;
     }
     q->step(q, 1);
@@ -123,7 +129,7 @@ void rp_engine_detach(void *client)
     rp_wait_fd fds[RP_CONN_WAITS_MAX];
 
     forget_upstream(q);
-    if (q->x.state != RP_X_CONNECT && rp_conn_waits(q->x.conn, 1, 0, fds, NULL) == 1) {
+    if (is_connected(q) && rp_conn_waits(q->x.conn, 1, 0, fds, NULL) == 1) {
         /* Also where nobody waited for it since it was idle. */
         rp_loop_pass_on(q->d->loop, fds[0].fd, NULL, NULL);
     }
@@ -133,9 +139,9 @@ static void watch_upstream(rp_engine_request *q, const rp_waits *waits)
 {
     rp_loop *loop = q->d->loop;
 
-    if (q->x.state == RP_X_CONNECT) {
+    if (!is_connected(q)) {
         forget_upstream(q);
-        if (rp_conn_is_resolving(q->x.conn)) {
+        if (q->x.state == RP_X_CONNECT && rp_conn_is_resolving(q->x.conn)) {
             wait_for_name(q);
             for (int i = 0; i < waits->count; i++) {
                 rp_loop_watch(loop, waits->fds[i].fd, &name, q->d->engine);
@@ -204,18 +210,34 @@ int rp_engine_prepare_exchange(rp_engine_request *q, const rp_client_ops *ops)
         return 0;
     }
     q->body_began = q->d->loop->now;
-    rp_stats_add(RP_STAT_REQUESTS, 1);
-    rp_stats_add(RP_STAT_ACTIVE, 1);
+    rp_report_begin(q->match.route);
     rp_stats_add(RP_STAT_PARKED, 1);    /* it never holds a thread */
     q->in_exchange = 1;
     return 1;
 }
 
+void rp_engine_send_ahead(rp_engine_request *q, rp_batch *batch)
+{
+    const char *data;
+    apr_size_t len, *sent;
+    int fd;
+
+    if (q->in_exchange && rp_exchange_begin(&q->x, &fd, &data, &len, &sent)) {
+        rp_batch_add(batch, fd, data, len, sent);
+    }
+}
+
 void rp_engine_account(rp_engine_request *q)
 {
+    rp_report_facts facts = {
+        .route = q->match.route, .lane = RP_METRICS_ENGINE,
+        .total = q->d->loop->now - q->x.started, .was_tunnel = q->tunnel,
+        .body_status = q->body_status
+    };
+
     q->in_exchange = 0;
     rp_stats_add(RP_STAT_PARKED, -1);
-    rp_report_counts(&q->x, q->tunnel);
+    rp_report_counts(&q->x, &facts);
 }
 
 int rp_engine_client_left(rp_engine_request *q)
@@ -229,6 +251,6 @@ void rp_engine_bound_tunnel(rp_engine_request *q)
     apr_time_t since = rp_park_timer_draining_since();
 
     if (since) {
-        q->x.drain_by = since + q->route->settings.timeouts.drain;
+        q->x.drain_by = since + q->x.settings->timeouts.drain;
     }
 }

@@ -105,6 +105,10 @@ const char *rp_engine_reason(int status, const char *reason);
 
 /* ---- rp_engine_request.c: the exchange and its waits ----------------------------------------- */
 
+/** Of a request whose exchange was not stepped yet: begins it, and puts what that will send to the
+ * upstream into the batch. */
+void rp_engine_send_ahead(rp_engine_request *q, rp_batch *batch);
+
 /** Prepares x for rp_exchange_start(). Zero: no target, endpoint or pool; nothing was counted. */
 int rp_engine_prepare_exchange(rp_engine_request *q, const rp_client_ops *ops);
 

@@ -439,4 +439,4 @@ static void closed(rp_downstream *d)
     rp_h1_drop_request(q);
 }
 
-const rp_protocol rp_h1_protocol = { ready, expired, drain, returned, closed };
+const rp_protocol rp_h1_protocol = { ready, rp_h1_prepare, expired, drain, returned, closed };

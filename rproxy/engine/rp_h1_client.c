@@ -233,27 +233,51 @@ static rp_io write_pipe(rp_h1_request *q)
     return RP_IO_DONE;
 }
 
+/* What is to be written, in order; how many pieces it is. */
+static int gather(const rp_h1_request *q, struct iovec *vector)
+{
+    int count = 0;
+
+    if (q->head.len > q->head_off) {
+        vector[count].iov_base = q->head.data + q->head_off;
+        vector[count++].iov_len = q->head.len - q->head_off;
+    }
+    for (int i = 0; i < q->piece_count; i++) {
+        vector[count].iov_base = q->pieces[i].data;
+        vector[count++].iov_len = q->pieces[i].len;
+    }
+    if (q->tail.len > q->tail_off) {
+        vector[count].iov_base = q->tail.data + q->tail_off;
+        vector[count++].iov_len = q->tail.len - q->tail_off;
+    }
+    return count;
+}
+
+void rp_h1_prepare(rp_downstream *d, rp_batch *batch)
+{
+    rp_h1_request *q = d->session;
+    struct iovec vector[RP_H1_VECTOR];
+
+    if (!q) {
+        return;
+    }
+    if (!q->finishing) {
+        rp_engine_send_ahead(&q->base, batch);
+    }
+    else if (!d->tls && gather(q, vector) == 1) {
+        rp_batch_add(batch, d->fd, vector->iov_base, vector->iov_len, &d->sent_ahead);
+    }
+}
+
 rp_io rp_h1_write(rp_h1_request *q)
 {
+    struct iovec vector[RP_H1_VECTOR];
+    int count;
     rp_io io;
 
-    while (q->head.len > q->head_off || q->piece_count > 0 || q->tail.len > q->tail_off) {
-        struct iovec vector[RP_H1_PIECES + 2];
+    while ((count = gather(q, vector)) > 0) {
         apr_size_t written = 0;
-        int count = 0;
 
-        if (q->head.len > q->head_off) {
-            vector[count].iov_base = q->head.data + q->head_off;
-            vector[count++].iov_len = q->head.len - q->head_off;
-        }
-        for (int i = 0; i < q->piece_count; i++) {
-            vector[count].iov_base = q->pieces[i].data;
-            vector[count++].iov_len = q->pieces[i].len;
-        }
-        if (q->tail.len > q->tail_off) {
-            vector[count].iov_base = q->tail.data + q->tail_off;
-            vector[count++].iov_len = q->tail.len - q->tail_off;
-        }
         io = rp_downstream_write(q->base.d, vector, count, &written);
         if (io == RP_IO_FAILED) {
             q->base.write_failed = 1;

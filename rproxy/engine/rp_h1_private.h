@@ -9,6 +9,7 @@
 
 #include "rproxy/engine/rp_engine_request.h"
 
+#define RP_H1_VECTOR (RP_H1_PIECES + 2)  /* with a head and a tail */
 #define RP_H1_PIECES 2                  /* body pieces not written yet */
 
 /** Bytes of a body on their way to the client, in a buffer of the loop's. */
@@ -48,6 +49,9 @@ extern const rp_client_ops rp_h1_client_ops;
 
 /** Writes what is not written yet. */
 rp_io rp_h1_write(rp_h1_request *q);
+
+/** rp_protocol.prepare(). */
+void rp_h1_prepare(rp_downstream *d, rp_batch *batch);
 
 /** Forgets output that will not be written. */
 void rp_h1_drop_output(rp_h1_request *q);

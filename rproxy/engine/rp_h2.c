@@ -132,7 +132,14 @@ static rp_io send_all(rp_h2_session *session)
  * answer it with. */
 static int feed(rp_h2_session *session, const char *bytes, apr_size_t len)
 {
-    return nghttp2_session_mem_recv(session->ng, (const uint8_t *)bytes, len) == (ssize_t)len;
+    ssize_t taken = nghttp2_session_mem_recv(session->ng, (const uint8_t *)bytes, len);
+
+#ifdef RP_HAVE_CONTINUATION_LIMIT
+    if (taken == NGHTTP2_ERR_TOO_MANY_CONTINUATIONS) {
+        rp_h2_tolerates(session, RP_H2_CONTINUATION);
+    }
+#endif
+    return taken == (ssize_t)len;
 }
 
 /* Zero: the connection is over. */
@@ -266,6 +273,16 @@ static void ready(rp_downstream *d)
 
 /* ---- the protocol ---------------------------------------------------------------------------- */
 
+/* Requests that came since the last round go to their upstreams together. */
+static void prepare(rp_downstream *d, rp_batch *batch)
+{
+    rp_h2_session *session = d->session;
+
+    for (rp_h2_stream *stream = session ? session->due : NULL; stream; stream = stream->next_due) {
+        rp_engine_send_ahead(&stream->base, batch);
+    }
+}
+
 static void expired(rp_downstream *d)
 {
     rp_h2_session *session = d->session;
@@ -338,4 +355,4 @@ static void closed(rp_downstream *d)
     d->session = NULL;
 }
 
-const rp_protocol rp_h2_protocol = { ready, expired, drain, returned, closed };
+const rp_protocol rp_h2_protocol = { ready, prepare, expired, drain, returned, closed };

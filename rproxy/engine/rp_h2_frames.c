@@ -30,7 +30,8 @@ static const struct {
     [RP_H2_EMPTY] = { 100, 10 },
     [RP_H2_PRIORITY] = { 500, 100 },
     [RP_H2_WINDOW_UPDATE] = { 5000, 500 },
-    [RP_H2_MALFORMED] = { 100, 10 }
+    [RP_H2_MALFORMED] = { 100, 10 },
+    [RP_H2_CONTINUATION] = { 0, 0 }
 };
 
 /* ---- nuisances ------------------------------------------------------------------------------- */

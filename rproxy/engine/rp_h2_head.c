@@ -393,6 +393,7 @@ void rp_h2_answer(rp_h2_stream *stream, int status)
                               strlen(line) > 4 ? line + 4 : line);
     apr_size_t len = strlen(page);
     int has_body = !q->request.method || strcmp(q->request.method, "HEAD") != 0;
+    const char *retry_after;
 
     rp_fields_init(fields, q->pool, OWN_FIELDS);
     rp_fields_add_known(fields, RP_FIELD_CONTENT_TYPE, "Content-Type",
@@ -408,6 +409,10 @@ void rp_h2_answer(rp_h2_stream *stream, int status)
     if (q->x.outcome == RP_OUTCOME_ERROR) {
         rp_fields_add_known(fields, RP_FIELD_PROXY_STATUS, "Proxy-Status",
                             rp_reason_proxy_status(q->pool, q->x.reason, q->x.settings->via));
+        retry_after = rp_reason_retry_after(q->x.reason);
+        if (retry_after) {
+            rp_fields_add(fields, "Retry-After", retry_after);
+        }
     }
     if (q->route && q->route->header_rules) {
         rp_header_rules_always(q->route->header_rules, fields);

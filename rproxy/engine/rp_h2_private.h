@@ -24,6 +24,7 @@ typedef enum rp_h2_nuisance {
     RP_H2_PRIORITY,                     /* PRIORITY and PRIORITY_UPDATE */
     RP_H2_WINDOW_UPDATE,
     RP_H2_MALFORMED,                    /* requests that are refused as malformed */
+    RP_H2_CONTINUATION,                 /* of one head; counted by nghttp2 */
     RP_H2_NUISANCES
 } rp_h2_nuisance;
 

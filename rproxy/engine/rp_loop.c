@@ -166,12 +166,30 @@ void rp_loop_later(rp_loop *loop, rp_loop_task *task)
     }
 }
 
+/* One alone would gain nothing. */
+static void prepare_tasks(rp_loop *loop)
+{
+    if (!loop->batch || !loop->tasks || !loop->tasks->next) {
+        return;
+    }
+    for (rp_loop_task *task = loop->tasks; task; task = task->next) {
+        if (task->prepare) {
+            task->prepare(task, loop->batch);
+        }
+    }
+    if (!rp_batch_send(loop->batch)) {
+        rp_batch_destroy(loop->batch);
+        loop->batch = NULL;
+    }
+}
+
 /* Runs what is queued now; what these queue again waits for the next round, so that no connection
  * keeps the others waiting. */
 static void run_tasks(rp_loop *loop)
 {
     rp_loop_task *task = loop->tasks;
 
+    prepare_tasks(loop);
     loop->tasks = NULL;
     loop->tasks_end = &loop->tasks;
     while (task) {
@@ -251,6 +269,7 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *baton)
     struct epoll_event events[EVENTS_AT_ONCE];
 
     (void)thread;
+    loop->batch = rp_batch_create();
     loop->now = apr_time_now();
     loop->next_tick = loop->now + TICK;
     while (!loop->ending) {
@@ -266,6 +285,8 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *baton)
             loop->tick(loop);
         }
     }
+    rp_batch_destroy(loop->batch);
+    loop->batch = NULL;
     return NULL;
 }
 

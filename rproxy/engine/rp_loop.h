@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <apr_pools.h>
 #include <apr_thread_proc.h>
+#include "rproxy/engine/rp_batch.h"
 #include "rproxy/rp_heap.h"
 #include "rproxy/upstream/rp_upstream.h"
 
@@ -50,6 +51,8 @@ typedef struct rp_watch {
 typedef struct rp_loop_task {
     struct rp_loop_task *next;
     void (*run)(struct rp_loop_task *task);
+    /** NULL, or: what run() is about to write, if that is known, goes to the batch. */
+    void (*prepare)(struct rp_loop_task *task, rp_batch *batch);
     int queued;
 } rp_loop_task;
 
@@ -76,6 +79,7 @@ struct rp_loop {
     int watch_count;
     rp_heap deadlines;
     rp_loop_task *tasks, **tasks_end;
+    rp_batch *batch;                    /* NULL: tasks write by themselves */
     rp_shelf *shelf;                    /* idle upstream connections */
     void (*tick)(rp_loop *loop);        /* about once a second */
     void *owner;                        /* the engine's */

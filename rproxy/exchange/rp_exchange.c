@@ -22,6 +22,10 @@ static void drop_connection(rp_exchange *x, int reusable, rp_reason reason)
 
 void rp_exchange_release(rp_exchange *x, rp_reason reason)
 {
+    if (x->state == RP_X_QUEUE) {
+        x->ops->detach(x->client);
+        rp_exchange_leave_queue(x, rp_exchange_now(x));
+    }
     /* Whatever became of the client: the upstream's side is complete. */
     drop_connection(x, x->state == RP_X_RELAY && x->request_done && !x->send_broken
                     && x->response_done && x->response.keep_alive && !x->upstream_hup, reason);
@@ -69,19 +73,23 @@ int rp_exchange_client_left(rp_exchange *x)
 
 /* ---- attempts -------------------------------------------------------------------------------- */
 
-static void begin_attempt(rp_exchange *x, apr_time_t now, int fresh)
+/* Also once more for an attempt that has waited for a member. */
+static void begin_attempt(rp_exchange *x, apr_time_t now)
 {
     rp_reason reason = RP_REASON_NONE;
 
     x->state = RP_X_CONNECT;
-    x->attempts++;
     x->attempt_at = x->progress_at = now;
     x->connected_at = x->answered_at = 0;
     if (x->member && (reason = rp_exchange_choose_member(x, now)) != RP_REASON_NONE) {
         fail(x, reason, NULL);
         return;
     }
-    x->conn = rp_conn_acquire(x->endpoint, x->shelf, fresh);
+    if (x->state == RP_X_QUEUE) {
+        return;
+    }
+    x->attempts++;
+    x->conn = rp_conn_acquire(x->endpoint, x->shelf, x->no_idle);
     x->reused = rp_conn_is_reused(x->conn);
     x->request_done = x->send_broken = x->any_byte_sent = 0;
     x->upstream_hup = 0;
@@ -132,23 +140,26 @@ static int is_safe_to_repeat(const rp_exchange *x)
 void rp_exchange_attempt_failed(rp_exchange *x, rp_reason reason, const char *detail)
 {
     apr_time_t now = rp_exchange_now(x);
+    unsigned int is_replay;
 
     if (x->client_gone || !is_replayable(x) || !is_safe_to_repeat(x)) {
         fail(x, reason, detail);
         return;
     }
-    if (reason == RP_REASON_CLOSED_EARLY && x->reused && !x->replayed) {
-        /* The upstream closed the idle connection while the request was on its way. */
-        x->replayed = 1;
-    }
-    else if (!wants_retry(x, reason) || x->attempts - x->replayed >= x->settings->retry.tries) {
+    /* The upstream closed the idle connection while the request was on its way. */
+    is_replay = reason == RP_REASON_CLOSED_EARLY && x->reused && !x->replayed;
+    if ((!is_replay && (!wants_retry(x, reason)
+                        || x->attempts - x->replayed >= x->settings->retry.tries))
+        || !rp_exchange_may_retry(x)) {
         fail(x, reason, detail);
         return;
     }
+    x->replayed |= is_replay;
     x->reason = reason;
     x->detail = detail;
     drop_connection(x, 0, reason);
-    begin_attempt(x, now, 1);
+    x->no_idle = 1;
+    begin_attempt(x, now);
 }
 
 int rp_exchange_retries_status(rp_exchange *x)
@@ -158,12 +169,13 @@ int rp_exchange_retries_status(rp_exchange *x)
     for (int i = 0; i < RP_RETRY_STATUS_MAX && retry->statuses[i]; i++) {
         if (retry->statuses[i] == x->response.status) {
             if (x->client_gone || !is_replayable(x) || !is_safe_to_repeat(x)
-                || x->attempts - x->replayed >= retry->tries) {
+                || x->attempts - x->replayed >= retry->tries || !rp_exchange_may_retry(x)) {
                 return 0;
             }
             x->answered_at = rp_exchange_now(x);
             drop_connection(x, 0, RP_REASON_NONE);
-            begin_attempt(x, rp_exchange_now(x), 1);
+            x->no_idle = 1;
+            begin_attempt(x, rp_exchange_now(x));
             return 1;
         }
     }
@@ -190,6 +202,8 @@ static apr_time_t next_deadline(const rp_exchange *x, rp_reason *which)
 
     *which = RP_REASON_NONE;
     switch (x->state) {
+    case RP_X_QUEUE:
+        break;
     case RP_X_CONNECT:
         deadline = earlier(0, x->attempt_at, limits->connect, RP_REASON_CONNECT_TIMEOUT, which);
         break;
@@ -241,6 +255,13 @@ static void check_deadline(rp_exchange *x, apr_time_t now)
 
 /* ---- steps ----------------------------------------------------------------------------------- */
 
+static void queue_step(rp_exchange *x, apr_time_t now)
+{
+    /* What is waited for is somebody else's as soon as there is a member. */
+    x->ops->detach(x->client);
+    begin_attempt(x, now);
+}
+
 static void connect_step(rp_exchange *x, apr_time_t now)
 {
     const char *detail;
@@ -269,7 +290,7 @@ rp_reason rp_exchange_start(rp_exchange *x)
     rp_reason reason;
 
     x->started = rp_exchange_now(x);
-    x->connect_time = x->first_byte_time = -1;
+    x->queue_time = x->connect_time = x->first_byte_time = -1;
     x->peer = "";
     x->outcome = RP_OUTCOME_RUNNING;
     x->keep_body = x->request->framing != RP_BODY_NONE
@@ -284,15 +305,31 @@ rp_reason rp_exchange_start(rp_exchange *x)
     return RP_REASON_NONE;
 }
 
+int rp_exchange_begin(rp_exchange *x, int *fd, const char **data, apr_size_t *len,
+                      apr_size_t **sent)
+{
+    if (x->attempts != 0 || x->state != RP_X_CONNECT) {
+        return 0;
+    }
+    begin_attempt(x, rp_exchange_now(x));
+    if (x->state != RP_X_CONNECT || !x->reused || (*fd = rp_conn_fd(x->conn)) < 0) {
+        return 0;
+    }
+    *data = x->wire.data;
+    *len = x->wire.len;
+    *sent = rp_conn_sent_ahead(x->conn);
+    return x->request->framing == RP_BODY_NONE;
+}
+
 rp_outcome rp_exchange_step(rp_exchange *x, int upstream_ready)
 {
     apr_time_t now = rp_exchange_now(x);
     int again;
 
     x->yielded = 0;
-    if (x->attempts == 0) {
+    if (x->attempts == 0 && x->state == RP_X_CONNECT) {
         /* Not in rp_exchange_start(): an idle connection is its shelf's until it is used. */
-        begin_attempt(x, now, 0);
+        begin_attempt(x, now);
     }
     do {
         rp_exchange_state before = x->state;
@@ -301,6 +338,9 @@ rp_outcome rp_exchange_step(rp_exchange *x, int upstream_ready)
         x->want_upstream_read = x->want_upstream_write = 0;
         x->want_client_read = x->want_client_write = 0;
         switch (x->state) {
+        case RP_X_QUEUE:
+            queue_step(x, now);
+            break;
         case RP_X_CONNECT:
             connect_step(x, now);
             upstream_ready = 0;
@@ -328,8 +368,14 @@ void rp_exchange_waits(const rp_exchange *x, rp_waits *waits)
     rp_reason which;
     apr_time_t conn_time = 0;
 
-    waits->count = rp_conn_waits(x->conn, x->want_upstream_read, x->want_upstream_write, waits->fds,
-                                 &conn_time);
+    if (x->state == RP_X_QUEUE) {
+        waits->fds[0] = rp_exchange_queue_wait(x, &conn_time);
+        waits->count = 1;
+    }
+    else {
+        waits->count = rp_conn_waits(x->conn, x->want_upstream_read, x->want_upstream_write,
+                                     waits->fds, &conn_time);
+    }
     waits->client_read = x->want_client_read;
     waits->client_write = x->want_client_write;
     waits->again = x->yielded;

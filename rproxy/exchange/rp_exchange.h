@@ -70,6 +70,23 @@ typedef enum rp_forwarded {
     RP_FORWARDED_OFF = 0                /* neither sent nor passed on */
 } rp_forwarded;
 
+/** A directive with keys as it was written: its values, and which of them were (bits by index of
+ * key), so that sections merge key by key. */
+typedef struct rp_retry_setting {
+    rp_retry values;                    /* first: a pointer to it is one to the setting */
+    unsigned int written;
+} rp_retry_setting;
+
+typedef struct rp_keepalive_setting {
+    rp_keepalive values;                /* first */
+    unsigned int written;
+} rp_keepalive_setting;
+
+enum { RP_RETRY_KEY_TRIES, RP_RETRY_KEY_ON, RP_RETRY_KEY_METHODS };
+enum {
+    RP_KEEPALIVE_KEY_MAX, RP_KEEPALIVE_KEY_IDLE, RP_KEEPALIVE_KEY_REQUESTS, RP_KEEPALIVE_KEY_AGE
+};
+
 typedef struct rp_exchange_settings {
     rp_timeouts timeouts;
     rp_retry retry;
@@ -79,6 +96,23 @@ typedef struct rp_exchange_settings {
     int ignore_client_abort;            /* go on with the upstream when the client has left */
     const char *via;                    /* "1.1 NAME": what we add to Via of HTTP/1.1 requests */
 } rp_exchange_settings;
+
+#define RP_UNSET (-1)
+
+/** rproxy_settings: what a pool, or a member with its pool, has instead of what the route has. */
+struct rproxy_settings {
+    rp_timeouts timeouts;               /* each RP_UNSET or microseconds */
+    const rp_retry_setting *retry;      /* NULL: not set */
+    const rp_keepalive_setting *keepalive;
+    const rp_tls *tls;
+    int forwarded;                      /* rp_forwarded or RP_UNSET */
+    int preserve_host;
+};
+
+/** Puts what is written in from over what is in into. */
+void rp_retry_put(rp_retry *into, const rp_retry_setting *from);
+void rp_keepalive_put(rp_keepalive *into, const rp_keepalive_setting *from);
+void rp_exchange_settings_put(rp_exchange_settings *into, const rproxy_settings *from);
 
 /* ---- the client's side, brought by the lane -------------------------------------------------- */
 
@@ -160,7 +194,8 @@ typedef enum rp_outcome {
 } rp_outcome;
 
 typedef enum rp_exchange_state {
-    RP_X_CONNECT,                       /* waits for an upstream connection */
+    RP_X_CONNECT,                       /* waits for an upstream connection; at first */
+    RP_X_QUEUE,                         /* waits for a member of the pool */
     RP_X_RELAY,                         /* request and response under way */
     RP_X_TUNNEL,
     RP_X_ENDED
@@ -195,6 +230,7 @@ typedef struct rp_exchange {
 
     /* for the log; times in microseconds since start, -1: did not happen */
     apr_time_t started;
+    apr_interval_time_t queue_time;     /* spent in RP_X_QUEUE */
     apr_interval_time_t connect_time;
     apr_interval_time_t first_byte_time;
     int attempts;                       /* connections tried, replays included */
@@ -218,12 +254,14 @@ typedef struct rp_exchange {
     apr_int64_t body_read;              /* bytes of the request body read from the client */
     apr_time_t attempt_at, sent_at, progress_at, deadline;
     apr_time_t connected_at, answered_at;   /* of this attempt; 0: not yet */
+    apr_time_t queued_at;               /* in RP_X_QUEUE: since then; else 0 */
     const char *upgrade_protocol;       /* what we asked to switch to, NULL: nothing */
     unsigned int request_done:1;        /* the request is sent, or its sending was given up */
     unsigned int send_broken:1;        /* the upstream stopped reading; its answer may still come */
     unsigned int response_done:1;       /* the whole response was received */
     unsigned int client_eof:1;         /* the request body (tunnel: client's direction) has ended */
     unsigned int keep_body:1;           /* request bytes are kept for another attempt */
+    unsigned int no_idle:1;             /* this attempt takes a new connection */
     unsigned int replayed:1;            /* a dead reused connection was replaced once already */
     unsigned int any_byte_sent:1;       /* some byte of this attempt's request was sent */
     unsigned int head_done:1;           /* final response head handed to the lane */
@@ -247,17 +285,26 @@ typedef struct rp_exchange {
 
 /** Lets a pool choose a member for each attempt, instead of endpoint and address; its part of
  * target, reverse, and Host is the member's. What is given by the lane is set, but for these two.
- * pool is what pools->find() gave; tls and keepalive are for all members. */
+ * pool is what pools->find() gave. x->settings, tls and keepalive are the route's: what the pool
+ * and its members have of these comes before them. */
 void rp_exchange_use_pool(rp_exchange *x, const rproxy_pools *pools, void *pool,
                           const rp_tls *tls, const rp_keepalive *keepalive);
 
 /** The member of the last attempt, as logs show it; NULL: there is none. */
 const char *rp_exchange_member_name(const rp_exchange *x);
 
+/** Adds what the pool has to say of the last attempt to env; values live as long as pool. */
+void rp_exchange_member_variables(const rp_exchange *x, apr_pool_t *pool, apr_table_t *env);
+
 /** Prepares an exchange whose "given by the lane" members are set; the first step takes a
  * connection. Returns RP_REASON_NONE, or why the request cannot be sent on (outcome is then ERROR
  * already). */
 rp_reason rp_exchange_start(rp_exchange *x);
+
+/** Before the first step, or not at all: begins the first attempt. Nonzero: that step will write
+ * len bytes at data to fd. Who has sent some of them before it puts into *sent how many. */
+int rp_exchange_begin(rp_exchange *x, int *fd, const char **data, apr_size_t *len,
+                      apr_size_t **sent);
 
 /** Does what can be done now; upstream_ready 0 says that nothing can have come from the upstream
  * since the last step (the first step; a wake-up by the client alone). Afterwards x->outcome is

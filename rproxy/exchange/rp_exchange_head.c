@@ -9,7 +9,7 @@
 #include <string.h>
 #include <apr_lib.h>
 #include <apr_strings.h>
-#include "rproxy/exchange/rp_exchange.h"
+#include "rproxy/exchange/rp_exchange_private.h"
 
 int rp_method_is_idempotent(const char *method)
 {
@@ -163,6 +163,18 @@ static const char *via_of(const rp_exchange *x)
     return version ? apr_pstrcat(x->pool, version, via + strlen(version), NULL) : via;
 }
 
+static void set_cookie_field(rp_fields *out, const char *value)
+{
+    const rp_field *field;
+
+    while ((field = rp_fields_find(out, "Cookie"))) {
+        rp_fields_remove_at(out, (int)(field - out->items));
+    }
+    if (*value) {
+        rp_fields_add(out, "Cookie", value);
+    }
+}
+
 rp_reason rp_exchange_write_head(rp_exchange *x)
 {
     const rp_request *request = x->request;
@@ -181,6 +193,9 @@ rp_reason rp_exchange_write_head(rp_exchange *x)
     rp_fields_init(&fields, x->pool, request->fields.count + 12);
     rp_fields_add_known(&fields, RP_FIELD_HOST, "Host", host);
     rp_fields_end_to_end(&request->fields, drop, &fields);
+    if (rp_exchange_member_cookie(x)) {
+        set_cookie_field(&fields, rp_exchange_member_cookie(x));
+    }
     add_forwarding(x, &fields);
     rp_fields_add_known(&fields, RP_FIELD_VIA, "Via", via_of(x));
     rp_fields_add_known(&fields, RP_FIELD_X_REQUEST_ID, "X-Request-ID", request->request_id);
@@ -206,7 +221,7 @@ void rp_exchange_map_fields(const rp_exchange *x, rp_fields *out)
     if (x->response.framing != RP_BODY_CHUNKED) {
         drop |= RP_FIELD_BIT(RP_FIELD_TRAILER);
     }
-    rp_fields_init(out, x->pool, x->response.fields.count + 6);
+    rp_fields_init(out, x->pool, x->response.fields.count + 8);
     rp_fields_end_to_end(&x->response.fields, drop, out);
     for (int i = 0; i < out->count; i++) {
         rp_field *field = &out->items[i];

@@ -31,12 +31,29 @@ static inline apr_time_t rp_exchange_now(const rp_exchange *x)
     return x->clock ? *x->clock : apr_time_now();
 }
 
-/** Chooses a member for an attempt and writes the head for it. RP_REASON_NONE, or why there is
- * none. */
+/** Chooses a member for an attempt and writes the head for it; or the request waits for one, in
+ * RP_X_QUEUE until this is called again. RP_REASON_NONE, or why there is none. */
 rp_reason rp_exchange_choose_member(rp_exchange *x, apr_time_t now);
+
+/** In RP_X_QUEUE: gives up waiting. */
+void rp_exchange_leave_queue(rp_exchange *x, apr_time_t now);
+
+/** In RP_X_QUEUE: what says that a member is there, and when to ask again at the latest. */
+rp_wait_fd rp_exchange_queue_wait(const rp_exchange *x, apr_time_t *until);
+
+/** Before the member of an attempt that has failed is released: nonzero if the pool lets the
+ * request have another one. */
+int rp_exchange_may_retry(rp_exchange *x);
 
 /** The attempt is over; reason NONE: nothing is wrong with it. Once more does nothing. */
 void rp_exchange_release_member(rp_exchange *x, rp_reason reason);
+
+/** The Cookie field that the member gets instead of the client's, "": none. NULL: the client's. */
+const char *rp_exchange_member_cookie(const rp_exchange *x);
+
+/** Fields of x->response, the one that the client gets in the end: mapped back, and what the pool
+ * adds to them. Once. */
+void rp_exchange_answer_fields(rp_exchange *x, rp_fields *fields);
 
 /** Puts the request head, and body bytes kept from an earlier attempt, in line for sending. */
 void rp_exchange_queue_request(rp_exchange *x);

@@ -40,7 +40,7 @@ static void switch_protocols(rp_exchange *x)
         rp_exchange_finish(x, RP_OUTCOME_ERROR, RP_REASON_BAD_UPGRADE, NULL);
         return;
     }
-    rp_exchange_map_fields(x, &fields);
+    rp_exchange_answer_fields(x, &fields);
     x->head_done = 1;
     if (x->ops->head(x->client, &x->response, &fields, 0) != RP_HEAD_RELAY) {
         rp_exchange_finish(x, RP_OUTCOME_BROKEN, RP_REASON_CLIENT_GONE, NULL);
@@ -107,7 +107,7 @@ static taken final_response(rp_exchange *x, apr_time_t now)
         x->head_done = 1;
         return TAKEN_HEAD;
     }
-    rp_exchange_map_fields(x, &fields);
+    rp_exchange_answer_fields(x, &fields);
     switch (x->ops->head(x->client, &x->response, &fields, !x->request_done || x->send_broken)) {
     case RP_HEAD_RELAY:
         x->head_done = 1;

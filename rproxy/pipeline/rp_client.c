@@ -317,6 +317,7 @@ static rp_head_verdict client_head(void *client, const rp_response *response,
      * LimitRequestBody would not hold. */
     r->proxyreq = PROXYREQ_REVERSE;
     fill_headers_out(r, fields);
+    rp_exchange_member_variables(&task->x, r->pool, r->subprocess_env);  /* mod_headers sees it */
     set_status(r, response);
     if (response->content_length >= 0) {
         r->clength = response->content_length;

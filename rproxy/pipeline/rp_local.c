@@ -62,6 +62,7 @@ static int matches(request_rec *r, const rp_local_rule *rule, const char *prefix
     route->weight = 1;
     route->file = rule->file;
     route->line = rule->line;
+    route->row = rule->row;
     rp_route_table_add(table, route);
     return rp_route_table_finish(r->pool, table) == NULL
         && rp_route_match(table, &context, path, match);

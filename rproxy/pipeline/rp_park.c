@@ -198,7 +198,7 @@ void rp_park_bound_tunnel(rp_task *task)
     int state = AP_MPMQ_RUNNING;
     apr_time_t since;
 
-    if (task->x.state != RP_X_TUNNEL || !task->settings.timeouts.drain) {
+    if (task->x.state != RP_X_TUNNEL || !task->x.settings->timeouts.drain) {
         return;
     }
     /* Prefork has no hook for a child that stops gracefully. */
@@ -207,7 +207,7 @@ void rp_park_bound_tunnel(rp_task *task)
     }
     since = rp_park_timer_draining_since();
     if (since) {
-        task->x.drain_by = since + task->settings.timeouts.drain;
+        task->x.drain_by = since + task->x.settings->timeouts.drain;
     }
 }
 
@@ -365,7 +365,7 @@ static int park(rp_parking *parking)
     watch_upstream(parking, &waits);
     watch_client(parking, &waits);
     parking->timer.idle_fd = 0;
-    parking->timer.drain = task->x.state == RP_X_TUNNEL ? task->settings.timeouts.drain : 0;
+    parking->timer.drain = task->x.state == RP_X_TUNNEL ? task->x.settings->timeouts.drain : 0;
     if (task->x.client_gone) {
         /* The upstream may finish, but the MPM would close an aborted connection: see complete().
          */

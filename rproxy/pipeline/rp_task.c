@@ -76,13 +76,12 @@ int rp_task_start(rp_task *task)
         return status;
     }
     task->started = 1;
-    rp_stats_add(RP_STAT_REQUESTS, 1);
-    rp_stats_add(RP_STAT_ACTIVE, 1);
+    rp_report_begin(task->match.route);
     reason = rp_config_aim(x, dir, r->server, task->match.route->target, task->from_htaccess);
     if (reason != RP_REASON_NONE) {
         x->peer = "";
         x->started = apr_time_now();
-        x->connect_time = x->first_byte_time = -1;
+        x->queue_time = x->connect_time = x->first_byte_time = -1;
         rp_exchange_end(x, reason);
         return OK;
     }
@@ -109,6 +108,7 @@ static int answer_error(rp_task *task)
 {
     request_rec *r = task->r;
     rp_reason reason = task->x.reason;
+    const char *retry_after;
     int status = task->body_status ? task->body_status : rp_reason_get(reason)->http_status;
 
     leave_rest_of_body(task);
@@ -119,6 +119,10 @@ static int answer_error(rp_task *task)
     }
     apr_table_setn(r->err_headers_out, "Proxy-Status",
                    rp_reason_proxy_status(r->pool, task->x.reason, task->settings.via));
+    retry_after = rp_reason_retry_after(reason);
+    if (retry_after) {
+        apr_table_setn(r->err_headers_out, "Retry-After", retry_after);
+    }
     return status ? status : HTTP_INTERNAL_SERVER_ERROR;
 }
 
@@ -134,6 +138,7 @@ int rp_task_adopt(rp_task *task, const rp_task_preset *preset)
                                 rp_server_config_of(task->r->server), &task->settings);
     *x = *preset->x;
     x->pool = task->r->pool;
+    x->settings = &task->settings;
     x->peer = apr_pstrdup(x->pool, x->peer);
     task->match = *preset->match;
     task->request.request_id = apr_pstrdup(x->pool, preset->request_id);
@@ -149,13 +154,18 @@ int rp_task_adopt(rp_task *task, const rp_task_preset *preset)
 int rp_task_finish(rp_task *task)
 {
     rp_exchange *x = &task->x;
+    rp_report_facts facts = {
+        .route = task->match.route, .lane = RP_METRICS_PIPELINE,
+        .total = apr_time_now() - x->started, .was_tunnel = task->tunnel,
+        .body_status = task->body_status
+    };
     int status = OK;
 
-    rp_report_variables(task->r, x, task->preset ? "engine" : "pipeline",
+    rp_report_variables(task->r, x, facts.total, task->preset ? "engine" : "pipeline",
                         task->preset ? "engine" : task->was_parked ? "parked" : "blocking",
                         task->match.route->target->text, task->request.request_id);
     if (!task->preset) {
-        rp_report_counts(x, task->tunnel);
+        rp_report_counts(x, &facts);
     }
     if (task->parking) {
         rp_park_end(task->parking);

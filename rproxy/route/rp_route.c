@@ -242,6 +242,16 @@ void rp_route_table_each(const rp_route_table *table,
     }
 }
 
+void rp_route_table_number(rp_route_table *table,
+                           int (*row_of)(void *baton, const rp_route *route), void *baton)
+{
+    for (int i = 0; i < table->routes->nelts; i++) {
+        rp_route *route = APR_ARRAY_IDX(table->routes, i, rp_route *);
+
+        route->row = row_of(baton, route);
+    }
+}
+
 /* ---- rules against each other ---------------------------------------------------------------- */
 
 /** Where a rule was written, for a message. */

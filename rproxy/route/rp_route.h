@@ -31,6 +31,7 @@ typedef struct rp_target {
     int port;                           /* explicit or the scheme's default; 0 for balancers */
     const char *authority;              /* host[:port] as sent in Host when it isn't preserved */
     const char *socket;                 /* path of a Unix socket, or NULL */
+    const char *address;                /* where host is, or NULL: wherever its name says */
     const char *base;                   /* base path in normal form, begins with '/' */
     void *upstream;                     /* the upstream room's cache of endpoints; its own */
 } rp_target;
@@ -39,6 +40,9 @@ typedef struct rp_target {
  * query, fragment, unknown schemes, blanks, ports out of range. No length limits but
  * RP_HTTP_HEAD_MAX. */
 const char *rp_target_parse(apr_pool_t *pool, const char *text, rp_target **target);
+
+/** Connections to a target without a socket go to this IP address. Returns NULL or a message. */
+const char *rp_target_set_address(apr_pool_t *pool, rp_target *target, const char *address);
 
 /** Nonzero if target lies under allowed (RProxyAllowTarget): same scheme, host, port and socket,
  * base on a segment border. */
@@ -72,6 +76,7 @@ typedef struct rp_route {
     const char *file;                   /* where it was written */
     int line;
     int inherited;                      /* nonzero in a merged table: from the main server */
+    int row;                            /* of its counters (rp_metrics_rows.h) */
 } rp_route;
 
 /**
@@ -112,6 +117,10 @@ int rp_route_table_is_empty(const rp_route_table *table);
 /** Calls back for each rule in the order in which they are tried; stops when it returns 0. */
 void rp_route_table_each(const rp_route_table *table,
                          int (*callback)(void *baton, const rp_route *route), void *baton);
+
+/** Sets the row of each rule to what the callback says. Before requests are matched. */
+void rp_route_table_number(rp_route_table *table,
+                           int (*row_of)(void *baton, const rp_route *route), void *baton);
 
 /* ---- matching -------------------------------------------------------------------------------- */
 

@@ -238,6 +238,24 @@ const char *rp_target_parse(apr_pool_t *pool, const char *text, rp_target **targ
     return NULL;
 }
 
+const char *rp_target_set_address(apr_pool_t *pool, rp_target *target, const char *address)
+{
+    unsigned char bytes[sizeof(struct in6_addr)];
+    char normal[INET6_ADDRSTRLEN];
+    int family = strchr(address, ':') ? AF_INET6 : AF_INET;
+
+    if (target->socket)
+        return apr_psprintf(pool, "target %s: a socket has no address; remove \"#%s\"",
+                            target->text, address);
+    if (inet_pton(family, address, bytes) != 1)
+        return apr_psprintf(pool, "target %s: \"%s\" behind '#' is no IP address; write one, as in "
+                            "#192.0.2.1 or #2001:db8::1", target->text, address);
+    target->address = apr_pstrdup(pool, inet_ntop(family, bytes, normal, sizeof(normal)));
+    target->text = apr_pstrcat(pool, target->text, "#", target->address, NULL);
+    target->key = apr_pstrcat(pool, target->key, "#", target->address, NULL);
+    return NULL;
+}
+
 /** Nonzero if a server that reads %2F or %5C as '/' would see a dot segment. */
 static int hides_dot_segment(const char *path)
 {

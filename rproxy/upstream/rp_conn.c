@@ -107,6 +107,11 @@ int rp_conn_fd(const rp_conn *conn)
     return conn->state == RP_CONN_READY && !conn->ssl ? conn->fd : -1;
 }
 
+apr_size_t *rp_conn_sent_ahead(rp_conn *conn)
+{
+    return &conn->sent_ahead;
+}
+
 void rp_conn_spliced(rp_conn *conn)
 {
     conn->drained = 0;
@@ -143,11 +148,15 @@ static rp_io plain_write(rp_conn *conn, const struct iovec *vector, int count,
         .msg_iov = (struct iovec *)vector,      /* sendmsg() does not write to it */
         .msg_iovlen = count < WRITE_VECTOR_MAX ? count : WRITE_VECTOR_MAX
     };
-    ssize_t sent;
-    do {
+    ssize_t sent = (ssize_t)conn->sent_ahead;
+    conn->sent_ahead = 0;
+    while (sent <= 0) {
         sent = count == 1 ? send(conn->fd, vector->iov_base, vector->iov_len, MSG_NOSIGNAL)
                           : sendmsg(conn->fd, &message, MSG_NOSIGNAL);
-    } while (sent < 0 && errno == EINTR);
+        if (sent >= 0 || errno != EINTR) {
+            break;
+        }
+    }
     if (sent >= 0) {
         *written = (apr_size_t)sent;
         return RP_IO_DONE;

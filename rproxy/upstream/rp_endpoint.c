@@ -62,7 +62,8 @@ static rp_endpoint *endpoint_make(const rp_target *target, const settings *wante
     if (target->socket) {
         endpoint->socket = copy_text(target->socket);
     }
-    else if (!rp_sockaddr_parse(target->host, target->port, &endpoint->literal)) {
+    else if (!rp_sockaddr_parse(target->address ? target->address : target->host, target->port,
+                                &endpoint->literal)) {
         endpoint->name = rp_name_get(target->host);
     }
     atomic_init(&endpoint->references, 1);
@@ -188,16 +189,14 @@ static rp_endpoint *table_get(const rp_target *target, int dynamic, const settin
             return NULL;
         }
         endpoint = endpoint_make(target, wanted);
-        endpoint->permanent = !dynamic;
         endpoint->next = *bucket;
         *bucket = endpoint;
-        table.dynamic += dynamic ? 1 : 0;
+        table.dynamic++;
     }
     if (dynamic) {
         rp_endpoint_hold(endpoint);
     }
-    else if (!endpoint->permanent) {
-        endpoint->permanent = 1;
+    else if (endpoint->permanent++ == 0) {
         table.dynamic--;
     }
     endpoint->last_used = apr_time_now();
@@ -215,6 +214,63 @@ static void remember(rp_target *target, rp_endpoint *endpoint)
     /* Release: readers see the entry complete. The member's type is the contract's, hence no C11
      * atomic. */
     __atomic_store_n(&target->upstream, (void *)entry, __ATOMIC_RELEASE);
+}
+
+/* The list is the target's alone by now; all_cached is everybody's. */
+static void forget_cached(cached *entry)
+{
+    cached **at = &table.all_cached;
+    while (*at != entry) {
+        at = &(*at)->next_of_all;
+    }
+    *at = entry->next_of_all;
+    free(entry);
+}
+
+/* Takes an endpoint that no target remembers out of the table; if .htaccess files use it, it is as
+ * dynamic as theirs are. Nonzero: the table's reference is the caller's. */
+static int remove_forgotten(rp_endpoint *endpoint)
+{
+    rp_endpoint **at = bucket_of(endpoint->key);
+    if (--endpoint->permanent > 0) {
+        return 0;
+    }
+    if (!is_unused(endpoint)) {
+        table.dynamic++;
+        return 0;
+    }
+    while (*at != endpoint) {
+        at = &(*at)->next;
+    }
+    *at = endpoint->next;
+    /* Relaxed: the owners of shelves look again soon. */
+    atomic_store_explicit(&endpoint->dropped, 1, memory_order_relaxed);
+    return 1;
+}
+
+void rp_endpoint_forget(rp_target *target)
+{
+    rp_endpoint *removed = NULL;
+    pthread_mutex_lock(&table.lock);
+    /* Where the child has ended meanwhile, its endpoints and what remembered them are gone. */
+    cached *entry = table.running ? target->upstream : NULL;
+    target->upstream = NULL;
+    while (entry) {
+        cached *next = entry->next;
+        rp_endpoint *endpoint = entry->endpoint;
+        forget_cached(entry);
+        if (remove_forgotten(endpoint)) {
+            endpoint->next = removed;
+            removed = endpoint;
+        }
+        entry = next;
+    }
+    pthread_mutex_unlock(&table.lock);
+    while (removed) {
+        rp_endpoint *next = removed->next;
+        rp_endpoint_drop(removed);
+        removed = next;
+    }
 }
 
 static rp_endpoint *find_cached(const rp_target *target, const settings *wanted)

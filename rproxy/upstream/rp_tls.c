@@ -51,6 +51,9 @@ static int is_cut(int kind, int saved_errno)
 int rp_tls_new_session(SSL *ssl, SSL_SESSION *session)
 {
     rp_conn *conn = SSL_get_app_data(ssl);
+    if (!conn) {
+        return 0;                       /* of another module */
+    }
     rp_endpoint *endpoint = conn->endpoint;
     pthread_mutex_lock(&endpoint->lock);
     SSL_SESSION *old = endpoint->session;

@@ -419,3 +419,9 @@ const rp_tls_context *rp_tls_context_of(const rp_tls *tls)
 {
     return tls ? tls->ctx : default_context;
 }
+
+struct ssl_ctx_st *rp_tls_get(const rp_tls *tls)
+{
+    const rp_tls_context *context = rp_tls_context_of(tls);
+    return context ? context->ctx : NULL;
+}

@@ -58,6 +58,10 @@ const char *rp_tls_parse(apr_pool_t *pool, const apr_array_header_t *arguments, 
  * NULL: prepares the default settings. NULL or a message naming file and remedy. */
 const char *rp_tls_finish(apr_pool_t *pool, rp_tls *tls);
 
+/** The SSL_CTX of rp_tls_finish(); NULL: it did not run. For connections that are made elsewhere:
+ * no rp_conn is their app data. */
+struct ssl_ctx_st *rp_tls_get(const rp_tls *tls);
+
 /** RProxyResolver: servers "address[:port]" and limits. The hosts file comes first either way. */
 typedef struct rp_resolver_settings {
     const char *servers;                /* comma-separated for c-ares; NULL: resolv.conf's */
@@ -98,6 +102,10 @@ typedef struct rp_conn rp_conn;
 #define RP_DYNAMIC_ENDPOINTS_MAX 1024
 rp_endpoint *rp_endpoint_get(rp_target *target, int dynamic, const rp_tls *tls,
                              const rp_keepalive *keepalive);
+
+/** For a target that isn't dynamic but doesn't live as long as the child, before it goes: nobody
+ * uses it any more. What only it had is dropped. */
+void rp_endpoint_forget(rp_target *target);
 
 /** Ends the use of an endpoint that rp_endpoint_get() returned with dynamic set, once for each such
  * call: only then may it be dropped for others. Connections taken from it may live on. */
@@ -202,6 +210,10 @@ const char *rp_conn_peer(const rp_conn *conn);
 
 /** Socket of a connected plain connection, -1 over TLS: for splice. */
 int rp_conn_fd(const rp_conn *conn);
+
+/** Where somebody who sends bytes on rp_conn_fd() before they are given to rp_conn_write() puts how
+ * many of them went. */
+apr_size_t *rp_conn_sent_ahead(rp_conn *conn);
 
 /** Bytes were read from that socket directly. */
 void rp_conn_spliced(rp_conn *conn);

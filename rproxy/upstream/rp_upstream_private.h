@@ -190,7 +190,8 @@ struct rp_endpoint {
 
     /* table lock */
     rp_endpoint *next;                  /* in its bucket */
-    int permanent;                      /* of the configuration: never dropped */
+    int permanent;                      /* targets that remember it; while there are any, it is
+                                         * never dropped */
     apr_time_t last_used;
 
     /* any thread */
@@ -255,6 +256,7 @@ struct rp_conn {
     apr_time_t created;                 /* when connecting began */
     apr_time_t idle_since;
     apr_interval_time_t peer_idle;      /* what the upstream allows, less 1 s; -1: unknown */
+    apr_size_t sent_ahead;              /* of what is written next; 0: nothing */
     int exchanges;                      /* that it served before this one */
     unsigned int generation;            /* of the addresses when it was compared last */
     int fd;

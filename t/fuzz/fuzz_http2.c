@@ -315,6 +315,12 @@ void rp_exchange_end(rp_exchange *x, rp_reason reason)
 
 /* ---- rp_engine_request.h -------------------------------------------------------------------- */
 
+void rp_engine_send_ahead(rp_engine_request *q, rp_batch *batch)
+{
+    (void)q;
+    (void)batch;
+}
+
 int rp_engine_prepare_exchange(rp_engine_request *q, const rp_client_ops *ops)
 {
     q->x.pool = q->pool;

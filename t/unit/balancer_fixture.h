@@ -11,7 +11,7 @@
 #include <string.h>
 #include <apr_strings.h>
 
-#include "balancer/rp_balancer.h"
+#include "balancer/rp_entry.h"
 
 #define FIXTURE_START (1000 * APR_USEC_PER_SEC)
 
@@ -50,12 +50,10 @@ static inline rp_balancer *fixture_pool(apr_pool_t *pool, const char *name,
     }
     balancer->members = (rproxy_member *)balancer->parsed_members->elts;
     balancer->more = (rp_member *)balancer->parsed_more->elts;
-    balancer->count = balancer->up_count = count;
+    balancer->count = count;
     if (method->configure)
         message = method->configure(pool, fixture_words(pool, arguments),
                                     &balancer->method_config);
-    if (!message && method->prepare)
-        message = method->prepare(pool, balancer->method_config, balancer->members, count);
     if (message) {
         printf("Bail out! %s\n", message);
         exit(1);
@@ -66,12 +64,19 @@ static inline rp_balancer *fixture_pool(apr_pool_t *pool, const char *name,
 /** As a server that starts or is restarted: slots for the pool. */
 static inline void fixture_start(apr_pool_t *pool, rp_balancer *balancer)
 {
-    if (rp_shared_open(pool, pool, 16) != APR_SUCCESS || !rp_balancer_claim(balancer, 0)
+    if (rp_roster_open(pool) != APR_SUCCESS || rp_shared_open(pool, pool, 16) != APR_SUCCESS
+        || !rp_balancer_claim(pool, balancer, 0)
         || !rp_shared_enter()) {
         puts("Bail out! no shared memory");
         exit(1);
     }
-    rp_views_create(pool, balancer);
+    rp_views_create(pool, balancer, FIXTURE_START);
+}
+
+/** Values of members were changed after the start. */
+static inline void fixture_changed(rp_balancer *balancer)
+{
+    rp_roster_changed(balancer);
 }
 
 static inline rproxy_member *fixture_member(const rp_balancer *balancer, int number)

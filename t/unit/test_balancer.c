@@ -74,7 +74,6 @@ static void tiers(void)
     for (int i = 0; i < 5; i++)
         balancer->more[i].rank = ranks[i];
     balancer->more[4].state = RP_MEMBER_DRAIN;
-    balancer->up_count = 4;
     fixture_member(balancer, 0)->max = 1;
     fixture_start(pool, balancer);
     spread(balancer, 100, FIXTURE_START, counts);
@@ -89,7 +88,6 @@ static void tiers(void)
     balancer = pool_of("backups", 2);
     balancer->more[1].rank = 2;
     balancer->more[0].state = RP_MEMBER_DOWN;
-    balancer->up_count = 1;
     fixture_start(pool, balancer);
     spread(balancer, 10, FIXTURE_START, counts);
     is_number(counts[1], 10, "a backup serves when all others are down");
@@ -116,7 +114,6 @@ static void busy_or_gone(void)
     fixture_release(&held[1], 1, FIXTURE_START);
     balancer = pool_of("gone", 1);
     balancer->more[0].state = RP_MEMBER_DOWN;
-    balancer->up_count = 0;
     fixture_start(pool, balancer);
     use = (rproxy_use){ .request = &get, .pool = balancer };
     is_number(rp_balancer_choose(&use, FIXTURE_START, &target), RPROXY_NONE_AVAILABLE,
@@ -404,8 +401,8 @@ static void restart(void)
     fixture_member(after, 0)->weight = 3;
     rp_shared_open(pool, pool, 16);
     ok(!rp_shared_is_fresh(), "the memory is there already");
-    rp_balancer_claim(after, FIXTURE_START);
-    rp_views_create(pool, after);
+    rp_balancer_claim(pool, after, FIXTURE_START);
+    rp_views_create(pool, after, FIXTURE_START);
     ok(after->more[0].slot == before->more[0].slot, "the same URL has the same slot");
     ok(atomic_load(&after->more[0].slot->requests) >= 10, "with its counters");
     is_number(in_flight(after, 0) + in_flight(after, 2), 1, "and what is in flight");

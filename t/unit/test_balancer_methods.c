@@ -232,8 +232,7 @@ static void moved_keys(const char *arguments, int gone, int most_others)
 
     memmove(fixture_member(nine, gone), fixture_member(nine, gone + 1),
             (size_t)(9 - gone) * sizeof(rproxy_member));
-    nine->count = nine->up_count = 9;
-    rp_method_hash.prepare(pool, nine->method_config, nine->members, 9);
+    nine->count = 9;
     down->more[gone].state = RP_MEMBER_DOWN;
     fixture_start(pool, ten);
     fixture_start(pool, nine);

@@ -45,6 +45,21 @@ static int under(const char *text, const char *allowed)
     return rp_target_under(a, b);
 }
 
+static void test_address(void)
+{
+    rp_target *target = NULL;
+
+    rp_target_parse(pool, "https://b:8443/x", &target);
+    is_str(rp_target_set_address(pool, target, "::0001"), NULL, "an address");
+    is_str(target->address, "::1", "in normal form");
+    is_str(target->key, "https://b:8443#::1", "it is another endpoint");
+    is_str(target->text, "https://b:8443/x#::1", "and named so");
+    is_str(target->authority, "b:8443", "with the name for the request");
+    ok(rp_target_set_address(pool, target, "b") != NULL, "a name is none");
+    rp_target_parse(pool, "unix:/s|http://b", &target);
+    ok(rp_target_set_address(pool, target, "127.0.0.1") != NULL, "a socket has none");
+}
+
 static void test_good(void)
 {
     rp_target *target;
@@ -176,6 +191,7 @@ int main(void)
 {
     pool = tap_pool();
     test_good();
+    test_address();
     test_bad();
     test_under();
     return tap_done();

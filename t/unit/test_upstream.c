@@ -35,6 +35,29 @@ static void test_keys(void)
     rp_endpoint_release(endpoint);
 }
 
+/* Targets that come and go while the child runs. */
+static void test_forget(void)
+{
+    rp_target *a = make_target(pool, RP_SCHEME_HTTP, "127.0.0.9", port, NULL);
+    rp_target *same = make_target(pool, RP_SCHEME_HTTP, "127.0.0.9", port, NULL);
+    rp_keepalive few = { .max = 1, .idle = apr_time_from_sec(60) };
+    unsigned int before = stats().endpoints;
+    rp_endpoint *endpoint = rp_endpoint_get(a, 0, NULL, NULL);
+    rp_endpoint_get(a, 0, NULL, &few);
+    rp_endpoint_get(same, 0, NULL, NULL);
+    is_number(stats().endpoints, before + 2, "one for each kind of settings");
+    rp_endpoint_forget(a);
+    is_number(stats().endpoints, before + 1, "one that another target has stays");
+    ok(rp_endpoint_get(same, 1, NULL, NULL) == endpoint, "a .htaccess file uses it");
+    rp_endpoint_forget(same);
+    is_number(stats().endpoints, before + 1, "so it stays as a dynamic one");
+    rp_endpoint_release(endpoint);
+    ok(rp_endpoint_get(a, 0, NULL, NULL) == endpoint, "until a target has it again");
+    rp_endpoint_forget(a);
+    rp_endpoint_forget(a);
+    is_number(stats().endpoints, before, "then it goes with the last");
+}
+
 static void test_dynamic_limit(void)
 {
     rp_endpoint *endpoints[RP_DYNAMIC_ENDPOINTS_MAX];
@@ -452,6 +475,7 @@ int main(void)
     is_number(rp_upstream_child_init(child, &test_server, NULL), APR_SUCCESS, "child_init");
     test_reasons();
     test_keys();
+    test_forget();
     test_dynamic_limit();
     test_reuse();
     test_order();

@@ -8,6 +8,7 @@
 #   $t->server_config('RProxyResolver ' . $dns->address);
 #   $dns->set('app.test', ttl => 1, A => ['127.0.0.1'], AAAA => ['::1']);
 #   $dns->set('www.test', CNAME => 'app.test');
+#   $dns->set('_http._tcp.test', SRV => [[10, 5, 8080, 'app.test']]);   priority, weight, port, host
 #   $dns->set('app.test', code => 'SERVFAIL');          or 'REFUSED', 'NXDOMAIN'
 #   $dns->set('app.test', code => 'silent');            no answer at all
 #
@@ -28,7 +29,7 @@ use constant {
 };
 
 my %CODE = (NOERROR => 0, SERVFAIL => 2, NXDOMAIN => 3, REFUSED => 5);
-my %TYPE = (A => 1, CNAME => 5, AAAA => 28);
+my %TYPE = (A => 1, CNAME => 5, AAAA => 28, SRV => 33);
 my %TYPE_NAME = reverse %TYPE;
 
 sub start {
@@ -68,11 +69,12 @@ sub _publish {
 
 # ---- questions that came --------------------------------------------------------------------
 
-# How often a name was asked for; for A alone, since each lookup asks for AAAA as well.
+# How often a name was asked for; for A alone, since each lookup asks for AAAA as well. Services are
+# asked for by SRV.
 sub queries {
     my ($self, $name) = @_;
     open my $fh, '<', $self->{queries_file} or return 0;
-    my $wanted = lc "$name A";
+    my $wanted = lc($name . ($name =~ /^_/ ? ' SRV' : ' A'));
     return scalar grep { chomp; lc $_ eq $wanted } <$fh>;
 }
 
@@ -117,8 +119,9 @@ sub _records {
         if (!defined $alias) {
             my $known = $class == CLASS_IN ? $TYPE_NAME{$type} // '' : '';
             push @records, map { _record($name, $type, $ttl, $_) }
-                map { $known eq 'A' ? inet_aton($_) : inet_pton(AF_INET6, $_) }
-                @{ $known eq 'A' || $known eq 'AAAA' ? $entry->{$known} // [] : [] };
+                map { $known eq 'A' ? inet_aton($_) : $known eq 'AAAA' ? inet_pton(AF_INET6, $_)
+                    : pack('n3', @$_[0 .. 2]) . _name($_->[3]) }
+                @{ $known =~ /^(?:A|AAAA|SRV)$/ ? $entry->{$known} // [] : [] };
             return ('NOERROR', @records);
         }
         push @records, _record($name, $TYPE{CNAME}, $ttl, _name($alias));
