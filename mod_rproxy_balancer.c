@@ -14,6 +14,7 @@
 #include "balancer/rp_discovery.h"
 #include "balancer/rp_health.h"
 #include "balancer/rp_keeper.h"
+#include "balancer/rp_manager.h"
 #include "balancer/rp_state_file.h"
 #include "balancer/rp_sticky.h"
 
@@ -51,6 +52,9 @@ static const command_rec directives[] = {
     AP_INIT_RAW_ARGS("RProxySticky", rp_balancer_sticky, NULL, IN_SERVER,
                      "cookie=NAME [ttl= key= ...], route=COOKIE[|PARAM], learn=COOKIE, header=NAME "
                      "or ip; down=repin|temporary|fail"),
+    AP_INIT_RAW_ARGS("RProxyManager", rp_manager_directive, NULL, IN_SERVER,
+                     "changes=on, off (default) or EXPRESSION: whether SetHandler rproxy-manager "
+                     "in this Location may change members"),
     AP_INIT_TAKE1("RProxyZone", rp_balancer_zone, NULL, IN_SERVER,
                   "NAME: the zone this server is in; members of it are preferred"),
     { .name = NULL }
@@ -110,6 +114,7 @@ static void register_hooks(apr_pool_t *pool)
     rp_discovery_register(pool);
     rp_balancer_register_status();
     rp_balancer_register_metrics(pool);
+    rp_manager_register();
     ap_register_provider(pool, RPROXY_POOLS_GROUP, RPROXY_POOLS_NAME, RPROXY_POOLS_VERSION, &pools);
     ap_hook_pre_config(rp_balancer_begin, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_check_config(rp_balancer_check, NULL, NULL, APR_HOOK_MIDDLE);
@@ -121,8 +126,8 @@ static void register_hooks(apr_pool_t *pool)
 
 AP_DECLARE_MODULE(rproxy_balancer) = {
     STANDARD20_MODULE_STUFF,
-    NULL,                               /* create per-directory configuration */
-    NULL,                               /* merge per-directory configurations */
+    rp_manager_create_dir,
+    rp_manager_merge_dir,
     rp_balancer_create_server,
     rp_balancer_merge_server,
     directives,

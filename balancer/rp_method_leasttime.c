@@ -4,7 +4,9 @@
 
 /* The member that will probably answer first: the moving average of the time until its responses
  * began, times the requests that are there. A slower response counts at once, faster ones by and by
- * (peak-EWMA). Without responses the average falls, so that one that was slow is tried again. */
+ * (peak-EWMA): after a dozen a single slow one is forgotten, or every member that is asked often
+ * would look as slow as its slowest response. Without responses the average falls, so that one that
+ * was slow is tried again. */
 #include <float.h>
 
 #include "balancer/rp_least.h"
@@ -13,6 +15,7 @@
 #define HALF_LIFE_BITS 12
 #define HALF_LIFE (1 << HALF_LIFE_BITS)
 #define JUST_NOW 256                    /* ms */
+#define FASTER_COUNTS (1.0f / 16)       /* at least, of a response that is faster */
 
 /* A word: milliseconds when it was set, in the upper half; microseconds, at least 1. 0: unknown. */
 static apr_uint32_t milliseconds(apr_time_t now)
@@ -90,12 +93,16 @@ static void finished(const rproxy_member *member, rproxy_shared *pool, const rpr
         return;
     do {
         float cost = cost_at(old, stamp);
+        float before = (float)(apr_uint32_t)old, counts;
 
         /* To fail fast is no merit. */
         if (sample > cost)
             cost = sample;
-        else if (!result->failed)
-            cost += sample * (1.0f - cost / (float)(apr_uint32_t)old);
+        else if (!result->failed) {
+            counts = 1.0f - cost / before;
+            counts = counts > FASTER_COUNTS ? counts : FASTER_COUNTS;
+            cost = before + (sample - before) * counts;
+        }
         changed = (unsigned long long)stamp << 32 | (apr_uint32_t)(cost > 1 ? cost : 1);
     } while (!atomic_compare_exchange_weak_explicit(word, &old, changed, memory_order_relaxed,
                                                     memory_order_relaxed));

@@ -461,7 +461,7 @@ behaviour 'for pages about the server itself the engine asks for HTTP/1.1', @eng
     like(http2_text($t, [in_location("$STATUS/", 'Require ip 10', 'Header set A b')],
         server => \@status), qr{^engine; in HTTP/1\.1 /server-status $at, /server-status/ $at$},
         'with other sections of its path');
-    for (qw(server-info balancer-manager ldap-status md-status)) {
+    for (qw(server-info balancer-manager ldap-status md-status rproxy-manager)) {
         like(http2_text($t, [in_location('/x', "SetHandler \u$_")]),
             qr{^engine; in HTTP/1\.1 /x $at$}, $_);
     }

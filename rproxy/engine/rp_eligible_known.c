@@ -355,8 +355,8 @@ static rp_effect set_environment(const known_place *place)
 static rp_effect handler(const known_place *place)
 {
     static const char *const status_pages[] = {
-        "balancer-manager", "ldap-status", "md-status", "rproxy-metrics", "server-info",
-        "server-status", NULL
+        "balancer-manager", "ldap-status", "md-status", "rproxy-manager", "rproxy-metrics",
+        "server-info", "server-status", NULL
     };
     const char *name = first_word(place);
 
