@@ -8,12 +8,16 @@ use warnings;
 use Bench::Process;
 use Bench::Programs;
 
+use constant ADDRESSES => 10;    # 127.0.0.1 and on: for pools
+
 # nginx serving one file of each size as /SIZE; its own CPU is not measured.
 sub files {
     my ($dir, @sizes) = @_;
     my $nginx = Bench::Programs::need('nginx');
     my $port = Bench::Process::free_port();
     my $user = $> == 0 ? 'user root;' : '';
+    my $listen = join "\n",
+        map { "        listen 127.0.0.$_:$port backlog=4096;" } 1 .. ADDRESSES;
     mkdir "$dir/$_" for qw(files tmp);
     for my $size (@sizes) {
         open(my $out, '>', "$dir/files/$size") or die "bench: $dir/files/$size: $!\n";
@@ -39,7 +43,7 @@ http {
     uwsgi_temp_path $dir/tmp;
     scgi_temp_path $dir/tmp;
     server {
-        listen 127.0.0.1:$port backlog=4096;
+$listen
         root $dir/files;
     }
 }

@@ -31,11 +31,14 @@ use Bench::Process;
 # The first one is compared with each of the others.
 our @all = qw(engine pipeline mod_proxy nginx haproxy);
 
+# May be asked for, too.
+our @more = qw(pool);
+
 # Those that speak HTTP/2.
 our @http2 = qw(engine mod_http2 nginx haproxy h2o);
 
 my %peer = (
-    (map { $_ => Bench::Peer::Httpd->new($_) } qw(engine pipeline mod_proxy mod_http2 httpd)),
+    (map { $_ => Bench::Peer::Httpd->new($_) } qw(engine pipeline pool mod_proxy mod_http2 httpd)),
     nginx   => 'Bench::Peer::Nginx',
     haproxy => 'Bench::Peer::HAProxy',
     h2o     => 'Bench::Peer::H2O',

@@ -51,7 +51,7 @@ CustomLog /dev/null "%h %l %u %t \\"%r\\" %>s %O"
 RProxyEngine on
 RProxyKeepAlive idle=2s
 EOT
-    my $modules = Bench::Peer::Httpd::load_modules(1, qw(headers reqtimeout));
+    my $modules = Bench::Peer::Httpd::load_modules(['rproxy'], qw(headers reqtimeout));
     return Bench::Peer::Httpd::launch(%args, modules => $modules, settings => $settings,
                                       service => $rules, environment => environment($dir));
 }

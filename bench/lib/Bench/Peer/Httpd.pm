@@ -10,6 +10,7 @@ use Cwd qw(abs_path);
 use File::Basename qw(dirname);
 use File::Path qw(make_path);
 use FindBin qw($Bin);
+use Bench::Backend;
 use Bench::Process;
 use Bench::Programs;
 
@@ -22,6 +23,7 @@ my @proxy_modules = qw(proxy proxy_http);
 my %kind = (
     engine    => { engine => 'on' },
     pipeline  => { engine => 'off' },
+    pool      => { engine => 'on', pool => 1 },
     mod_proxy => { modules => \@proxy_modules },
     mod_http2 => { modules => [@proxy_modules, 'http2'] },
     httpd     => {},
@@ -43,7 +45,10 @@ sub module_dir {
     return (grep { length && -e "$_/mod_proxy.so" } @places)[0];
 }
 
-sub our_module { ($ENV{RPROXY_BUILDDIR} || "$Bin/../build") . '/.libs/mod_rproxy.so' }
+sub our_module {
+    my ($name) = @_;
+    return ($ENV{RPROXY_BUILDDIR} || "$Bin/../build") . '/.libs/mod_' . ($name // 'rproxy') . '.so';
+}
 
 sub missing {
     my ($self) = @_;
@@ -56,14 +61,14 @@ sub missing {
 
 sub version { $_[0]{name} . ' in ' . Bench::Programs::version(httpd(), '-v') }
 
-# The lines for the modules every instance has and @further ones, and for ours where it is wanted.
+# The lines for the modules every instance has and @further ones, and for @$ours.
 sub load_modules {
     my ($ours, @further) = @_;
     my $dir = module_dir();
     my $static = `'@{[httpd()]}' -l`;
     my @lines = map { "LoadModule ${_}_module $dir/mod_$_.so" }
         grep { $static !~ /\bmod_$_\.c/ } @modules, @further;
-    push @lines, 'LoadModule rproxy_module ' . abs_path(our_module()) if $ours;
+    push @lines, map { "LoadModule ${_}_module " . abs_path(our_module($_)) } @$ours;
     return join "\n", @lines, '';
 }
 
@@ -105,6 +110,7 @@ sub user {
 sub service {
     my ($self, %args) = @_;
     my $target = "http://127.0.0.1:$args{backend}";
+    return "RProxyPass / balancer://bench/\n" if $kind{$self->{name}}{pool};
     if ($kind{$self->{name}}{engine}) {
         my $rules = "RProxyPass / $target/\n";
         $rules .= <<"EOT" if $args{profile}{pipeline};
@@ -122,6 +128,14 @@ EOT
     open(my $out, '>', $file) or die "bench: $file: $!\n";
     print $out 'x' x 37;
     return "DocumentRoot $args{dir}/htdocs\n";
+}
+
+# Ten members, all of them the one backend.
+sub pool {
+    my ($port) = @_;
+    return join "\n", '<RProxyBalancer bench>',
+        (map { "    RProxyMember http://127.0.0.$_:$port" } 1 .. Bench::Backend::ADDRESSES),
+        '</RProxyBalancer>', '';
 }
 
 # Limits of time for what a client sends, and a status page.
@@ -151,6 +165,7 @@ sub start {
     my $settings = mpm($profile);
     $settings .= exposed($args{status}) if $profile->{exposed};
     $settings .= "RProxyEngine $kind->{engine}\n" if $kind->{engine};
+    $settings .= pool($args{backend}) if $kind->{pool};
     $settings .= "Protocols h2 http/1.1\n" if $profile->{http2};
     $settings .= <<"EOT";
 ListenBacklog 4096
@@ -165,7 +180,8 @@ CustomLog $dir/access.log combined
 BufferedLogs On
 SSLProtocol -all +TLSv1.3
 EOT
-    return launch(%args, modules => load_modules($kind->{engine}, @further),
+    my @ours = ($kind->{engine} ? 'rproxy' : (), $kind->{pool} ? 'rproxy_balancer' : ());
+    return launch(%args, modules => load_modules(\@ours, @further),
                   settings => $settings, service => $service);
 }
 
