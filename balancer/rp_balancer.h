@@ -80,7 +80,6 @@ typedef struct rp_outlier {
 
 extern const rp_outlier rp_outlier_default;
 
-enum { RP_HAS_QUEUE = 1, RP_HAS_BUDGET = 2 };
 
 /** RProxyRetryBudget. */
 typedef struct rp_budget {
@@ -139,8 +138,7 @@ typedef struct rp_balancer {
     rp_views *views;
     apr_array_header_t *parsed_members; /* rproxy_member, while the section is read */
     apr_array_header_t *parsed_more;    /* rp_member */
-    int has_method, has_outlier;
-    unsigned int has_more;              /* RP_HAS_*: directives that were there */
+    unsigned int once;                  /* RP_ONCE_*: directives that were there */
 } rp_balancer;
 
 /* ---- the configuration (rp_balancer_config.c, rp_balancer_member.c) -------------------------- */

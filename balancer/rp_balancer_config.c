@@ -89,6 +89,20 @@ const char *rp_balancer_misplaced(cmd_parms *cmd)
                         "</RProxyBalancer>", cmd->cmd->name);
 }
 
+const char *rp_balancer_once(cmd_parms *cmd, const char *arguments, unsigned int which,
+                             rp_balancer **balancer, apr_array_header_t **words)
+{
+    *balancer = rp_balancer_section_of(cmd);
+    *words = rp_argument_words(cmd->pool, arguments);
+    if (!*balancer)
+        return rp_balancer_misplaced(cmd);
+    if ((*balancer)->once & which)
+        return apr_psprintf(cmd->pool, "%s stands twice in the pool \"%s\"; keep one",
+                            cmd->cmd->name, (*balancer)->name);
+    (*balancer)->once |= which;
+    return NULL;
+}
+
 static const char *check_place(cmd_parms *cmd)
 {
     const ap_directive_t *parent = cmd->directive->parent;
@@ -207,17 +221,14 @@ static const char *unknown_method(apr_pool_t *pool, const char *name)
 
 const char *rp_balancer_method(cmd_parms *cmd, void *dir, const char *arguments)
 {
-    rp_balancer *balancer = rp_balancer_section_of(cmd);
-    apr_array_header_t *words = rp_argument_words(cmd->pool, arguments);
-    const char *message = NULL;
+    rp_balancer *balancer;
+    apr_array_header_t *words;
+    const char *message = rp_balancer_once(cmd, arguments, RP_ONCE_METHOD, &balancer, &words);
     char *name;
 
     (void)dir;
-    if (!balancer)
-        return rp_balancer_misplaced(cmd);
-    if (balancer->has_method)
-        return apr_psprintf(cmd->pool, "RProxyMethod stands twice in the pool \"%s\"; keep one",
-                            balancer->name);
+    if (message)
+        return message;
     if (!words->nelts)
         return "RProxyMethod needs a name, as in RProxyMethod leastconn";
     name = apr_pstrdup(cmd->pool, APR_ARRAY_IDX(words, 0, const char *));
@@ -226,7 +237,6 @@ const char *rp_balancer_method(cmd_parms *cmd, void *dir, const char *arguments)
     if (!balancer->method)
         return unknown_method(cmd->pool, name);
     balancer->method_name = name;
-    balancer->has_method = 1;
     words->elts += words->elt_size;
     words->nelts--;
     if (balancer->method->configure)

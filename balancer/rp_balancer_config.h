@@ -21,6 +21,21 @@ rp_balancer *rp_balancer_section_of(cmd_parms *cmd);
 /** The message for a directive that stands outside of all pools. */
 const char *rp_balancer_misplaced(cmd_parms *cmd);
 
+/** Directives of which a pool has one. */
+enum {
+    RP_ONCE_METHOD = 1,
+    RP_ONCE_OUTLIER = 2,
+    RP_ONCE_QUEUE = 4,
+    RP_ONCE_BUDGET = 8,
+    RP_ONCE_RESOLVE = 16,
+    RP_ONCE_STICKY = 32
+};
+
+/** The pool that a directive of which there is one stands in, and its words. Returns NULL or a
+ * message. */
+const char *rp_balancer_once(cmd_parms *cmd, const char *arguments, unsigned int which,
+                             rp_balancer **balancer, apr_array_header_t **words);
+
 /** The arguments of a section, as "<NAME arguments>". Returns NULL or a message. */
 const char *rp_balancer_section_words(cmd_parms *cmd, const char *arguments,
                                       apr_array_header_t **words);

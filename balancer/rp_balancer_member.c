@@ -229,22 +229,18 @@ static const char *parse_outlier(apr_pool_t *pool, const apr_array_header_t *wor
 
 const char *rp_balancer_outlier(cmd_parms *cmd, void *dir, const char *arguments)
 {
-    rp_balancer *balancer = rp_balancer_section_of(cmd);
-    const apr_array_header_t *words = rp_argument_words(cmd->pool, arguments);
-    const char *message;
+    rp_balancer *balancer;
+    apr_array_header_t *words;
+    const char *message = rp_balancer_once(cmd, arguments, RP_ONCE_OUTLIER, &balancer, &words);
 
     (void)dir;
-    if (!balancer)
-        return rp_balancer_misplaced(cmd);
-    if (balancer->has_outlier)
-        return apr_psprintf(cmd->pool, "RProxyOutlier stands twice in the pool \"%s\"; keep one",
-                            balancer->name);
+    if (message)
+        return message;
     if (!words->nelts)
         return "RProxyOutlier needs off or at least one key, as in RProxyOutlier errors=10";
     if ((message = parse_outlier(cmd->pool, words, &balancer->outlier)))
         return apr_psprintf(cmd->pool, "RProxyOutlier: %s", message);
     if (!strcasecmp(APR_ARRAY_IDX(words, 0, const char *), "off"))
         balancer->outlier.errors = 0;
-    balancer->has_outlier = 1;
     return NULL;
 }

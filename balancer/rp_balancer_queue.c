@@ -19,21 +19,6 @@ static int is_off(const apr_array_header_t *words)
     return words->nelts == 1 && !strcasecmp(APR_ARRAY_IDX(words, 0, const char *), "off");
 }
 
-/** The pool of the section, and the directive's words; or a message. */
-static const char *begin(cmd_parms *cmd, const char *arguments, apr_uint32_t bit,
-                         rp_balancer **balancer, apr_array_header_t **words)
-{
-    *balancer = rp_balancer_section_of(cmd);
-    *words = rp_argument_words(cmd->pool, arguments);
-    if (!*balancer)
-        return rp_balancer_misplaced(cmd);
-    if ((*balancer)->has_more & bit)
-        return apr_psprintf(cmd->pool, "%s stands twice in the pool \"%s\"; keep one",
-                            cmd->cmd->name, (*balancer)->name);
-    (*balancer)->has_more |= bit;
-    return NULL;
-}
-
 static const char *parse_queue(apr_pool_t *pool, const apr_array_header_t *words,
                                rp_balancer *balancer)
 {
@@ -64,7 +49,8 @@ const char *rp_balancer_queue(cmd_parms *cmd, void *dir, const char *arguments)
 {
     rp_balancer *balancer;
     apr_array_header_t *words;
-    const char *message = begin(cmd, arguments, RP_HAS_QUEUE, &balancer, &words);
+    const char *message = rp_balancer_once(cmd, arguments, RP_ONCE_QUEUE, &balancer,
+                                           &words);
 
     (void)dir;
     if (message)
@@ -105,7 +91,8 @@ const char *rp_balancer_retry_budget(cmd_parms *cmd, void *dir, const char *argu
 {
     rp_balancer *balancer;
     apr_array_header_t *words;
-    const char *message = begin(cmd, arguments, RP_HAS_BUDGET, &balancer, &words);
+    const char *message = rp_balancer_once(cmd, arguments, RP_ONCE_BUDGET, &balancer,
+                                           &words);
 
     (void)dir;
     if (message)

@@ -142,16 +142,13 @@ static const char *parse_resolve(apr_pool_t *pool, const apr_array_header_t *wor
 
 const char *rp_discovery_resolve(cmd_parms *cmd, void *dir, const char *arguments)
 {
-    rp_balancer *balancer = rp_balancer_section_of(cmd);
-    const apr_array_header_t *words = rp_argument_words(cmd->pool, arguments);
-    const char *message;
+    rp_balancer *balancer;
+    apr_array_header_t *words;
+    const char *message = rp_balancer_once(cmd, arguments, RP_ONCE_RESOLVE, &balancer, &words);
 
     (void)dir;
-    if (!balancer)
-        return rp_balancer_misplaced(cmd);
-    if (balancer->resolve)
-        return apr_psprintf(cmd->pool, "RProxyResolve stands twice in the pool \"%s\"; keep one",
-                            balancer->name);
+    if (message)
+        return message;
     if (!words->nelts)
         return "RProxyResolve needs ttl=, as in RProxyResolve ttl=auto";
     balancer->resolve = apr_pmemdup(cmd->pool, &resolve_default, sizeof(resolve_default));

@@ -289,18 +289,16 @@ static const char *parse_words(parsing *parse, const apr_array_header_t *words)
 
 const char *rp_balancer_sticky(cmd_parms *cmd, void *dir, const char *arguments)
 {
-    rp_balancer *balancer = rp_balancer_section_of(cmd);
+    rp_balancer *balancer;
+    apr_array_header_t *words;
     parsing parse = { .pool = cmd->pool, .samesite = "Lax", .http_only = 1 };
-    const char *message;
+    const char *message = rp_balancer_once(cmd, arguments, RP_ONCE_STICKY, &balancer, &words);
 
     (void)dir;
-    if (!balancer)
-        return rp_balancer_misplaced(cmd);
-    if (balancer->sticky)
-        return apr_psprintf(cmd->pool, "RProxySticky stands twice in the pool \"%s\"; keep one",
-                            balancer->name);
+    if (message)
+        return message;
     balancer->sticky = parse.sticky = apr_pcalloc(cmd->pool, sizeof(*parse.sticky));
-    if ((message = parse_words(&parse, rp_argument_words(cmd->pool, arguments))))
+    if ((message = parse_words(&parse, words)))
         return apr_psprintf(cmd->pool, "RProxySticky: %s", message);
     parse.sticky->attributes = apr_pstrcat(
         cmd->pool, "; Path=", parse.path ? parse.path : "/",
