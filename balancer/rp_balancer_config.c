@@ -119,11 +119,11 @@ const char *rp_balancer_section_words(cmd_parms *cmd, const char *arguments,
                                       apr_array_header_t **words)
 {
     const char *end = strrchr(arguments, '>');
+    apr_size_t len = end ? (apr_size_t)(end - arguments) : strlen(arguments);
 
+    *words = rp_argument_words(cmd->pool, apr_pstrmemdup(cmd->pool, arguments, len));
     if (!end || end[1])
         return apr_psprintf(cmd->pool, "%s has no \">\" at its end; add it", cmd->cmd->name);
-    *words = rp_argument_words(cmd->pool, apr_pstrmemdup(cmd->pool, arguments,
-                                                         (apr_size_t)(end - arguments)));
     return NULL;
 }
 

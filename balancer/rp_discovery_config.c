@@ -189,7 +189,7 @@ static int take_apart(apr_pool_t *pool, const char *url, rp_dns_source *config)
     if (*name == '[')
         return 0;
     if ((colon = strchr(name, ':'))) {
-        config->port = atoi(colon + 1);
+        config->port = (int)apr_strtoi64(colon + 1, NULL, 10);
         name[colon - name] = '\0';
     }
     config->name = name;

@@ -41,6 +41,8 @@ static void fill(rp_maglev *maglev, turn *turns, const rproxy_member *members, i
     apr_uint32_t left = maglev->size;
     int heaviest = 0;
 
+    if (left < 2)
+        return;
     for (int i = 0; i < count; i++) {
         apr_uint64_t hash = members[i].weight ? rp_hash_text(members[i].name) : 0;
 

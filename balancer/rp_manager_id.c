@@ -65,13 +65,25 @@ const char *rp_manager_etag(apr_pool_t *pool, const rp_balancer *balancer,
                         (apr_uint64_t)version);
 }
 
+/** Takes a hexadecimal number that ends with stop off the text. */
+static int take_number(const char **text, char stop, unsigned long long *value)
+{
+    char *end;
+
+    *value = strtoull(*text, &end, 16);
+    if (end == *text || *end != stop)
+        return 0;
+    *text = end + 1;
+    return 1;
+}
+
 unsigned long long rp_manager_etag_version(const rp_balancer *balancer, const char *text)
 {
     unsigned long long its_run, incarnation, version;
-    int end = 0;
 
-    if (sscanf(text, "\"%llx-%llx-%llx\"%n", &its_run, &incarnation, &version, &end) != 3 || !end
-        || text[end] || its_run != run
+    if (*text++ != '"' || !take_number(&text, '-', &its_run)
+        || !take_number(&text, '-', &incarnation) || !take_number(&text, '"', &version)
+        || *text || its_run != run
         || incarnation != atomic_load(&balancer->slot->incarnation))
         return 0;
     return version;

@@ -26,10 +26,13 @@ static void put(json_t *object, const char *key, json_t *value)
 /** Bytes that aren't UTF-8 become '?'. NULL becomes null. */
 static json_t *text(const char *value)
 {
-    json_t *made = value ? json_string(value) : json_null();
-    char *copy = made ? NULL : strdup(value);
+    json_t *made;
+    char *copy;
 
-    if (!copy)
+    if (!value)
+        return json_null();
+    made = json_string(value);
+    if (made || !(copy = strdup(value)))
         return made;
     for (char *p = copy; *p; p++) {
         if (*p & 0x80)

@@ -227,7 +227,9 @@ rp_slot *rp_shared_claim(const unsigned char *identity, int *is_new)
 
 rp_queue *rp_shared_claim_queue(rp_slot *slot)
 {
-    for (int i = 0; !slot->queue && i < RP_QUEUES_MAX; i++) {
+    if (slot->queue)
+        return &shared->queues[slot->queue - 1];
+    for (int i = 0; i < RP_QUEUES_MAX; i++) {
         rp_slot *before = shared->queue_slots[i];
 
         if (!before)
@@ -239,8 +241,9 @@ rp_queue *rp_shared_claim_queue(rp_slot *slot)
             before->queue = 0;
         shared->queue_slots[i] = slot;
         slot->queue = i + 1;
+        return &shared->queues[i];
     }
-    return slot->queue ? &shared->queues[slot->queue - 1] : NULL;
+    return NULL;
 }
 
 rp_slot *rp_shared_claim_late(const unsigned char *identity, int *is_new)
