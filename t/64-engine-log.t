@@ -270,4 +270,33 @@ behaviour 'mod_status counts requests and bytes of the engine', lanes => ['engin
     cmp_ok($figure->('Total kBytes') - $before{'Total kBytes'}, '>=', 480, 'Total kBytes');
 };
 
+# Lines of a round go into a file together: 4 KiB at most, of four files at a time.
+behaviour 'each of many logs has every line, whole', lanes => [qw(event engine engine-h2)], sub {
+    my ($t) = @_;
+    my $up = $t->upstream;
+    $up->reply_with(200, [], 'x');
+    my @logs = map { "$t->{directory}/logs/log$_" } 1 .. 6;
+    $t->config((map { qq{CustomLog "$logs[$_]" "$_ %U"} } 0 .. 5), 'RProxyPass / ' . $up->url . '/');
+    $t->start;
+    my @clients = map { $t->client } 1 .. 12;
+    my @targets;
+    for my $round (1 .. 4) {
+        my @exchanges;
+        for my $number (0 .. $#clients) {
+            push @targets, "/$round/$number/" . 'y' x (400 * $number);
+            push @exchanges, $clients[$number]->begin('GET', $targets[-1]);
+        }
+        $_->response for @exchanges;
+    }
+    for my $log (0 .. 5) {
+        my @lines;
+        wait_until("all lines in log $log", undef, sub {
+            open my $fh, '<', $logs[$log] or return 0;
+            @lines = readline $fh;
+            return @lines >= @targets;
+        });
+        is_deeply([sort @lines], [sort map { "$log $_\n" } @targets], "log $log");
+    }
+};
+
 done_testing;

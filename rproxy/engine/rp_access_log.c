@@ -13,6 +13,7 @@
 #include "http_vhost.h"
 #include "scoreboard.h"
 #include "rproxy/engine/rp_access_log.h"
+#include "rproxy/engine/rp_log_lines.h"
 #include "rproxy/pipeline/rp_report.h"
 
 APLOG_USE_MODULE(rproxy);
@@ -20,6 +21,7 @@ APLOG_USE_MODULE(rproxy);
 struct rp_access_log {
     request_rec *r;                     /* its tables live as long, r->pool for one line */
     const rp_log_needs *needs;
+    rp_log_lines *lines;
     apr_pool_t *lasting;                /* the loop's */
     ap_sb_handle_t *sbh;                /* where mod_status finds what we count; NULL: nowhere */
     int has_place;                      /* sbh was asked for */
@@ -33,6 +35,7 @@ rp_access_log *rp_access_log_create(apr_pool_t *pool, server_rec *server)
 
     log->r = r;
     log->needs = rp_eligible_log_needs();
+    log->lines = rp_log_lines_create(pool);
     ap_create_sb_handle(&log->nowhere, pool, -1, -1);
     log->lasting = pool;
     r->allowed_methods = ap_make_method_list(pool, 2);
@@ -272,12 +275,19 @@ void rp_access_log_write(rp_access_log *log, const rp_engine_request *q)
     fill(log, q);
     c->aborted = q->write_failed || q->x.client_gone;
     c->keepalive = q->keep_alive && !d->ended ? AP_CONN_KEEPALIVE : AP_CONN_CLOSE;
+    rp_log_lines_collect(log->lines);
     ap_run_log_transaction(log->r);
+    rp_log_lines_collect(NULL);
     if (ap_extended_status) {
         count_for_status(log, d);
     }
     c->aborted = 0;
     end(log);
+}
+
+void rp_access_log_flush(rp_access_log *log)
+{
+    rp_log_lines_write(log->lines);
 }
 
 void rp_access_log_failure(rp_access_log *log, rp_engine_request *q)

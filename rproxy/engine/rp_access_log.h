@@ -23,6 +23,10 @@ apr_off_t rp_access_log_body_limit(rp_access_log *log, ap_conf_vector_t *per_dir
 /** Writes the log line of a request that has ended, and counts it for mod_status. */
 void rp_access_log_write(rp_access_log *log, const rp_engine_request *q);
 
+/** The lines so far are in their files then. At the end of each round, and before another thread
+ * goes on with the same connection. */
+void rp_access_log_flush(rp_access_log *log);
+
 /** Logs why a request ended, as the pipeline does. Before its line in the access log, which has the
  * message's id then (%L). */
 void rp_access_log_failure(rp_access_log *log, rp_engine_request *q);

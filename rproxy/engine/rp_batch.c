@@ -18,13 +18,24 @@ struct rp_batch {
     int failed;
 };
 
+/* The flags spare the kernel locks; older ones (before 6.1) don't know them. */
+static int open_ring(struct io_uring *ring)
+{
+    return io_uring_queue_init(AT_ONCE, ring, IORING_SETUP_SINGLE_ISSUER
+                                              | IORING_SETUP_DEFER_TASKRUN) == 0
+        || io_uring_queue_init(AT_ONCE, ring, 0) == 0;
+}
+
 rp_batch *rp_batch_create(void)
 {
     rp_batch *batch = calloc(1, sizeof(*batch));
 
-    if (batch && io_uring_queue_init(AT_ONCE, &batch->ring, 0) != 0) {
+    if (batch && !open_ring(&batch->ring)) {
         free(batch);
         batch = NULL;
+    }
+    if (batch) {
+        io_uring_register_ring_fd(&batch->ring);        /* cheaper to find; works without */
     }
     return batch;
 }
@@ -37,23 +48,41 @@ void rp_batch_destroy(rp_batch *batch)
     }
 }
 
-void rp_batch_add(rp_batch *batch, int fd, const void *data, apr_size_t len, apr_size_t *sent)
+/* NULL: nothing more is taken. */
+static struct io_uring_sqe *next_entry(rp_batch *batch)
 {
     struct io_uring_sqe *entry;
 
     if (batch->count == AT_ONCE) {
-        rp_batch_send(batch);
+        rp_batch_submit(batch);
     }
-    if (batch->failed || !(entry = io_uring_get_sqe(&batch->ring))) {
-        return;
-    }
-    /* Without MSG_DONTWAIT the kernel would keep what doesn't go now, and send it some time. */
-    io_uring_prep_send(entry, fd, data, len, MSG_NOSIGNAL | MSG_DONTWAIT);
-    io_uring_sqe_set_data(entry, sent);
-    batch->count++;
+    entry = batch->failed ? NULL : io_uring_get_sqe(&batch->ring);
+    batch->count += entry != NULL;
+    return entry;
 }
 
-int rp_batch_send(rp_batch *batch)
+/* Without MSG_DONTWAIT the kernel would keep what doesn't go now, and send it some time. */
+void rp_batch_send(rp_batch *batch, int fd, const void *data, apr_size_t len, apr_ssize_t *result)
+{
+    struct io_uring_sqe *entry = next_entry(batch);
+
+    if (entry) {
+        io_uring_prep_send(entry, fd, data, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        io_uring_sqe_set_data(entry, result);
+    }
+}
+
+void rp_batch_receive(rp_batch *batch, int fd, void *buffer, apr_size_t size, apr_ssize_t *result)
+{
+    struct io_uring_sqe *entry = next_entry(batch);
+
+    if (entry) {
+        io_uring_prep_recv(entry, fd, buffer, size, MSG_DONTWAIT);
+        io_uring_sqe_set_data(entry, result);
+    }
+}
+
+int rp_batch_submit(rp_batch *batch)
 {
     unsigned int seen = 0, head;
     struct io_uring_cqe *done;
@@ -63,9 +92,7 @@ int rp_batch_send(rp_batch *batch)
         submitted = io_uring_submit_and_wait(&batch->ring, batch->count);
     }
     io_uring_for_each_cqe(&batch->ring, head, done) {
-        if (done->res > 0) {
-            *(apr_size_t *)io_uring_cqe_get_data(done) = (apr_size_t)done->res;
-        }
+        *(apr_ssize_t *)io_uring_cqe_get_data(done) = done->res;
         seen++;
     }
     io_uring_cq_advance(&batch->ring, seen);
@@ -89,16 +116,25 @@ void rp_batch_destroy(rp_batch *batch)
     (void)batch;
 }
 
-void rp_batch_add(rp_batch *batch, int fd, const void *data, apr_size_t len, apr_size_t *sent)
+void rp_batch_send(rp_batch *batch, int fd, const void *data, apr_size_t len, apr_ssize_t *result)
 {
     (void)batch;
     (void)fd;
     (void)data;
     (void)len;
-    (void)sent;
+    (void)result;
 }
 
-int rp_batch_send(rp_batch *batch)
+void rp_batch_receive(rp_batch *batch, int fd, void *buffer, apr_size_t size, apr_ssize_t *result)
+{
+    (void)batch;
+    (void)fd;
+    (void)buffer;
+    (void)size;
+    (void)result;
+}
+
+int rp_batch_submit(rp_batch *batch)
 {
     (void)batch;
     return 0;

@@ -263,11 +263,8 @@ void rp_downstream_trim(rp_downstream *d)
 
 static rp_io plain_read(rp_downstream *d, char *buffer, apr_size_t size, apr_size_t *got)
 {
-    ssize_t count;
+    ssize_t count = rp_receive(&d->ahead, d->fd, buffer, size);
 
-    do {
-        count = recv(d->fd, buffer, size, MSG_DONTWAIT);
-    } while (count < 0 && errno == EINTR);
     if (count > 0) {
         *got = (apr_size_t)count;
         if ((apr_size_t)count < size && !d->left) {
@@ -335,18 +332,17 @@ static rp_io plain_write(rp_downstream *d, const struct iovec *vector, int count
         .msg_iov = (struct iovec *)vector,      /* sendmsg() does not write to it */
         .msg_iovlen = (apr_size_t)count
     };
-    ssize_t sent = (ssize_t)d->sent_ahead;
+    ssize_t sent = d->sent_ahead;
 
-    d->sent_ahead = 0;
-    while (sent <= 0) {
-        /* One piece is what there is mostly; the shorter way into the kernel counts. */
-        sent = count == 1
-            ? send(d->fd, vector->iov_base, vector->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
-            : sendmsg(d->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (sent >= 0 || errno != EINTR) {
-            break;
-        }
+    if (sent <= 0) {
+        do {
+            /* One piece is what there is mostly; the shorter way into the kernel counts. */
+            sent = count == 1
+                ? send(d->fd, vector->iov_base, vector->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
+                : sendmsg(d->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+        } while (sent < 0 && errno == EINTR);
     }
+    d->sent_ahead = 0;
     if (sent >= 0) {
         *written = (apr_size_t)sent;
         rp_downstream_count_out(d, (apr_size_t)sent);
@@ -401,6 +397,7 @@ static void on_events(rp_loop *loop, void *owner, unsigned int events)
     (void)loop;
     if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
         d->readable = 1;
+        d->drained = 0;
     }
     if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
         d->left = 1;
@@ -420,7 +417,17 @@ static void on_events(rp_loop *loop, void *owner, unsigned int events)
     }
 }
 
-static const rp_loop_listener client = { on_events, RP_LOOP_LAST };
+/* Between two requests; then all that is received ahead fits into what d->in will be, or OpenSSL's
+ * buffer. */
+static rp_ahead **reads(void *owner)
+{
+    rp_downstream *d = owner;
+
+    return d->state == RP_DOWN_OPEN && !d->in && (!d->session || d->multiplexed)
+        && !(d->tls && rp_downstream_tls_has_pending(d)) ? &d->ahead : NULL;
+}
+
+static const rp_loop_listener client = { on_events, RP_LOOP_LAST, reads };
 
 /* Nonzero while the worker that brought it is still on its way out. */
 static int is_held(const rp_downstream *d)
@@ -533,6 +540,7 @@ static void destroy(rp_downstream *d)
     }
     d->in_start = d->in_end = 0;
     rp_downstream_trim(d);
+    rp_ahead_drop(&d->ahead);
     rp_handover_give_up(d);
     rp_park_set_engine(rp_park_of(c), NULL);
     free(d->host_text);

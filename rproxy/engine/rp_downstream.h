@@ -75,6 +75,7 @@ struct rp_downstream {
     unsigned int misdirected:1;         /* host_text is not what the handshake was for */
     unsigned int multiplexed:1;         /* the protocol counts the bytes of each request itself */
     unsigned int peer_trusted:1;        /* RProxyTrustedProxy of the host it was asked for */
+    unsigned int drained:1;             /* TLS: the socket had no more when it was read last */
     char *in;                           /* bytes that were read: in[in_start..in_end) */
     unsigned int in_size, in_start, in_end;
     unsigned int scanned;               /* of them, from in_start: no head's end is there */
@@ -87,7 +88,8 @@ struct rp_downstream {
     server_rec *server;                 /* likewise, never NULL once host_text is set */
     char *host_text;                    /* the last Host, malloc; NULL: none yet */
     char *hostname;                     /* what httpd makes of it for logs, malloc; NULL: none */
-    apr_size_t sent_ahead;              /* by a batch, of what is written next; 0: nothing */
+    apr_ssize_t sent_ahead;             /* by a batch, of what is written next; below 1: nothing */
+    rp_ahead *ahead;                    /* received by a batch; NULL: nothing was */
     apr_uint64_t bytes_in;              /* read since the last access log line */
     void *handover;                     /* rp_handover.c's */
 };
@@ -164,6 +166,13 @@ rp_io rp_downstream_tls_read(rp_downstream *d, char *buffer, apr_size_t size, ap
 rp_io rp_downstream_tls_write(rp_downstream *d, const struct iovec *vector, int count,
                               apr_size_t *written);
 rp_io rp_downstream_tls_flush(rp_downstream *d);
+
+/** Encrypts what is written then, and gives it to the batch instead of sending it. */
+void rp_downstream_tls_prepare(rp_downstream *d, const struct iovec *vector, int count,
+                               apr_size_t *written, rp_batch *batch);
+
+/** Nonzero: OpenSSL holds bytes that were received. */
+int rp_downstream_tls_has_pending(const rp_downstream *d);
 
 /** Puts a close_notify in line. */
 void rp_downstream_tls_end(rp_downstream *d);

@@ -23,6 +23,7 @@ struct rp_downstream_tls {
     char *out;                          /* a loop's buffer: records out[out_start..out_end) */
     unsigned int out_start, out_end;
     int write_failed;
+    int holds_back;                     /* what is encrypted isn't sent yet */
     int ours;                           /* our BIO is in place */
     int deaf;                           /* our BIO reads nothing more */
     int read_ahead;                     /* mod_ssl's setting */
@@ -40,13 +41,12 @@ static int bio_read(BIO *bio, char *buffer, int size)
     ssize_t count;
 
     BIO_clear_retry_flags(bio);
-    if (d->tls->deaf) {
+    if (d->tls->deaf && !d->ahead) {
         BIO_set_retry_read(bio);
         return -1;
     }
-    do {
-        count = recv(d->fd, buffer, (apr_size_t)size, MSG_DONTWAIT);
-    } while (count < 0 && errno == EINTR);
+    count = rp_receive(&d->ahead, d->fd, buffer, (apr_size_t)size);
+    d->drained = count > 0 && count < size && !d->left;
     if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
         BIO_set_retry_read(bio);
     }
@@ -132,6 +132,7 @@ void rp_downstream_tls_retake(rp_downstream *d)
     tls->added_options = SSL_OP_NO_RENEGOTIATION & ~SSL_get_options(ssl);
     SSL_set_options(ssl, tls->added_options);
     tls->ours = 1;
+    d->drained = 0;
 }
 
 rp_downstream_tls *rp_downstream_tls_take(rp_downstream *d, SSL *ssl)
@@ -224,6 +225,9 @@ rp_io rp_downstream_tls_read(rp_downstream *d, char *buffer, apr_size_t size, ap
     ERR_clear_error();
     result = SSL_read_ex(d->tls->ssl, buffer, size, got);
     if (result == 1) {
+        if (d->drained && !SSL_has_pending(d->tls->ssl)) {
+            d->readable = 0;            /* the next bytes are an event */
+        }
         return RP_IO_DONE;
     }
     *got = 0;
@@ -237,10 +241,17 @@ rp_io rp_downstream_tls_flush(rp_downstream *d)
 {
     rp_downstream_tls *tls = d->tls;
 
+    if (tls->holds_back) {
+        return RP_IO_AGAIN;
+    }
     while (tls->out && tls->out_start < tls->out_end) {
-        ssize_t sent = send(d->fd, tls->out + tls->out_start, tls->out_end - tls->out_start,
-                            MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t sent = d->sent_ahead;
 
+        if (sent <= 0) {
+            sent = send(d->fd, tls->out + tls->out_start, tls->out_end - tls->out_start,
+                        MSG_NOSIGNAL | MSG_DONTWAIT);
+        }
+        d->sent_ahead = 0;
         if (sent >= 0) {
             tls->out_start += (unsigned int)sent;
             rp_downstream_count_out(d, (apr_size_t)sent);
@@ -293,6 +304,25 @@ rp_io rp_downstream_tls_write(rp_downstream *d, const struct iovec *vector, int 
     }
     io = rp_downstream_tls_flush(d);
     return io == RP_IO_AGAIN ? RP_IO_DONE : io;
+}
+
+void rp_downstream_tls_prepare(rp_downstream *d, const struct iovec *vector, int count,
+                               apr_size_t *written, rp_batch *batch)
+{
+    rp_downstream_tls *tls = d->tls;
+
+    tls->holds_back = 1;
+    rp_downstream_tls_write(d, vector, count, written);
+    tls->holds_back = 0;
+    if (tls->out) {
+        rp_batch_send(batch, d->fd, tls->out + tls->out_start, tls->out_end - tls->out_start,
+                      &d->sent_ahead);
+    }
+}
+
+int rp_downstream_tls_has_pending(const rp_downstream *d)
+{
+    return SSL_has_pending(d->tls->ssl);
 }
 
 void rp_downstream_tls_end(rp_downstream *d)

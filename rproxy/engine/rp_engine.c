@@ -25,6 +25,7 @@
 #include "rproxy/engine/rp_h1.h"
 #include "rproxy/engine/rp_h2.h"
 #include "rproxy/engine/rp_lane.h"
+#include "rproxy/engine/rp_log_lines.h"
 #include "rproxy/pipeline/rp_park.h"
 #include "rproxy/pipeline/rp_park_timer.h"
 #include "rproxy/pipeline/rp_pipeline.h"
@@ -176,7 +177,7 @@ static void on_idle(rp_loop *loop, void *owner, unsigned int events)
     rp_shelf_ready(loop->shelf, owner);
 }
 
-static const rp_loop_listener idle_upstream = { on_idle, RP_LOOP_FIRST };
+static const rp_loop_listener idle_upstream = { on_idle, RP_LOOP_FIRST, NULL };
 
 static void idle(void *baton, int fd, rp_conn *conn)
 {
@@ -230,6 +231,13 @@ static apr_status_t stop(void *ignored)
     return APR_SUCCESS;
 }
 
+static void round_ends(rp_loop *loop)
+{
+    rp_engine_loop *engine = loop->owner;
+
+    rp_access_log_flush(engine->log);
+}
+
 static apr_status_t start_loop(rp_engine_loop *engine, apr_pool_t *pool, server_rec *server)
 {
     apr_status_t rv = rp_loop_create(&engine->loop, pool);
@@ -240,6 +248,7 @@ static apr_status_t start_loop(rp_engine_loop *engine, apr_pool_t *pool, server_
     }
     loop->owner = engine;
     loop->tick = tick;
+    loop->round_ends = round_ends;
     loop->shelf = rp_shelf_create(idle, loop);
     if (!loop->shelf) {
         return APR_ENOMEM;
@@ -271,6 +280,7 @@ apr_status_t rp_engine_child_init(apr_pool_t *pool, server_rec *server)
     if ((rv = rp_h2_init(pool)) != APR_SUCCESS) {
         return rv;
     }
+    rp_log_lines_child_init();
     rv = rp_lane_start(pool, threads);
     loops = apr_pcalloc(pool, (apr_size_t)wanted * sizeof(*loops));
     for (int i = 0; i < wanted && rv == APR_SUCCESS; i++) {
@@ -344,6 +354,7 @@ void rp_engine_register_hooks(apr_pool_t *pool)
 
     (void)pool;
     rp_handover_register();
+    rp_log_lines_register();
     ap_hook_process_connection(process_http2, ssl, http2, APR_HOOK_LAST);
     ap_hook_protocol_propose(propose_http2, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_protocol_switch(switch_to_http2, NULL, NULL, APR_HOOK_MIDDLE);

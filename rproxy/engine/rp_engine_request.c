@@ -91,8 +91,15 @@ static void on_name(rp_loop *loop, void *owner, unsigned int events)
     }
 }
 
-static const rp_loop_listener upstream = { on_upstream, RP_LOOP_NEXT };
-static const rp_loop_listener name = { on_name, RP_LOOP_NEXT };
+static rp_ahead **reads(void *owner)
+{
+    rp_engine_request *q = owner;
+
+    return rp_exchange_reads(&q->x);
+}
+
+static const rp_loop_listener upstream = { on_upstream, RP_LOOP_NEXT, reads };
+static const rp_loop_listener name = { on_name, RP_LOOP_NEXT, NULL };
 
 static void wait_for_name(rp_engine_request *q)
 {
@@ -130,8 +137,13 @@ void rp_engine_detach(void *client)
 
     forget_upstream(q);
     if (is_connected(q) && rp_conn_waits(q->x.conn, 1, 0, fds, NULL) == 1) {
+        rp_ahead **ahead = rp_conn_ahead(q->x.conn);
+
         /* Also where nobody waited for it since it was idle. */
         rp_loop_pass_on(q->d->loop, fds[0].fd, NULL, NULL);
+        if (ahead && *ahead) {
+            rp_ahead_keep(*ahead);      /* another thread may read it */
+        }
     }
 }
 
@@ -219,11 +231,12 @@ int rp_engine_prepare_exchange(rp_engine_request *q, const rp_client_ops *ops)
 void rp_engine_send_ahead(rp_engine_request *q, rp_batch *batch)
 {
     const char *data;
-    apr_size_t len, *sent;
+    apr_size_t len;
+    apr_ssize_t *result;
     int fd;
 
-    if (q->in_exchange && rp_exchange_begin(&q->x, &fd, &data, &len, &sent)) {
-        rp_batch_add(batch, fd, data, len, sent);
+    if (q->in_exchange && rp_exchange_begin(&q->x, &fd, &data, &len, &result)) {
+        rp_batch_send(batch, fd, data, len, result);
     }
 }
 

@@ -257,15 +257,23 @@ void rp_h1_prepare(rp_downstream *d, rp_batch *batch)
 {
     rp_h1_request *q = d->session;
     struct iovec vector[RP_H1_VECTOR];
+    apr_size_t written = 0;
+    int count;
 
     if (!q) {
         return;
     }
     if (!q->finishing) {
         rp_engine_send_ahead(&q->base, batch);
+        return;
     }
-    else if (!d->tls && gather(q, vector) == 1) {
-        rp_batch_add(batch, d->fd, vector->iov_base, vector->iov_len, &d->sent_ahead);
+    count = gather(q, vector);
+    if (d->tls) {
+        rp_downstream_tls_prepare(d, vector, count, &written, batch);
+        advance(q, written);
+    }
+    else if (count == 1) {
+        rp_batch_send(batch, d->fd, vector->iov_base, vector->iov_len, &d->sent_ahead);
     }
 }
 

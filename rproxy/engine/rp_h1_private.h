@@ -9,8 +9,8 @@
 
 #include "rproxy/engine/rp_engine_request.h"
 
-#define RP_H1_VECTOR (RP_H1_PIECES + 2)  /* with a head and a tail */
 #define RP_H1_PIECES 2                  /* body pieces not written yet */
+#define RP_H1_VECTOR (RP_H1_PIECES + 2) /* with a head and a tail */
 
 /** Bytes of a body on their way to the client, in a buffer of the loop's. */
 typedef struct rp_h1_piece {

@@ -373,15 +373,6 @@ int rp_h2_submit_trailers(rp_h2_stream *stream, const rp_fields *fields)
 
 /* ---- answers of our own ---------------------------------------------------------------------- */
 
-static void keep_fields(const rp_fields *replaced, rp_fields *fields)
-{
-    for (int i = 0; i < replaced->count; i++) {
-        if (rp_error_override_keeps(&replaced->items[i])) {
-            *rp_fields_push(fields) = replaced->items[i];
-        }
-    }
-}
-
 void rp_h2_answer(rp_h2_stream *stream, int status)
 {
     rp_engine_request *q = &stream->base;
@@ -401,7 +392,7 @@ void rp_h2_answer(rp_h2_stream *stream, int status)
     rp_fields_add_known(fields, RP_FIELD_CONTENT_LENGTH, "Content-Length",
                         apr_off_t_toa(q->pool, (apr_off_t)len));
     if (q->x.outcome == RP_OUTCOME_REPLACED) {
-        keep_fields(&replaced, fields);
+        rp_error_override_keep(&replaced, fields);
     }
     if (status == HTTP_METHOD_NOT_ALLOWED) {
         rp_fields_add(fields, "Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");

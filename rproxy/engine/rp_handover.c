@@ -325,7 +325,7 @@ static void on_parked(rp_loop *loop, void *owner, unsigned int events)
     }
 }
 
-static const rp_loop_listener parked = { on_parked, RP_LOOP_LAST };
+static const rp_loop_listener parked = { on_parked, RP_LOOP_LAST, NULL };
 
 static void wait_parked(rp_handover *h)
 {
@@ -421,6 +421,7 @@ void rp_handover_begin(rp_downstream *d, apr_status_t then)
     h->phase = PHASE_BEGIN;
     h->then = then;
     d->state = RP_DOWN_LANE;
+    rp_access_log_flush(d->engine->log);
     push(h);
 }
 

@@ -15,8 +15,6 @@
 #define EVENTS_AT_ONCE 256              /* an index fits a byte */
 #define WATCHED_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 #define TICK apr_time_from_sec(1)
-#define BLOCKS_KEPT 256                 /* free ones; more go back to malloc */
-#define BUFFERS_KEPT 16
 
 static void *must(void *memory)
 {
@@ -82,15 +80,71 @@ void rp_loop_unwatch(rp_loop *loop, int fd)
     rp_loop_pass_on(loop, fd, NULL, NULL);
 }
 
+static int fd_of(const struct epoll_event *event)
+{
+    return (int)(uint32_t)event->data.u64;
+}
+
+/* NULL: nobody's, or another descriptor has the number meanwhile. */
+static const rp_watch *watch_told_by(const rp_loop *loop, const struct epoll_event *event)
+{
+    const rp_watch *watch = &loop->watches[fd_of(event)];
+
+    return watch->listener && watch->generation == (unsigned int)(event->data.u64 >> 32)
+        ? watch : NULL;
+}
+
 static void tell(rp_loop *loop, const struct epoll_event *event)
 {
-    int fd = (int)(uint32_t)event->data.u64;
-    const rp_watch *watch = &loop->watches[fd];
+    const rp_watch *watch = watch_told_by(loop, event);
 
-    /* Nobody, or another descriptor has the number meanwhile. */
-    if (watch->listener && watch->generation == (unsigned int)(event->data.u64 >> 32)) {
+    if (watch) {
         watch->listener->ready(loop, watch->owner, event->events);
     }
+}
+
+static void submit(rp_loop *loop)
+{
+    if (!rp_batch_submit(loop->batch)) {
+        rp_batch_destroy(loop->batch);
+        loop->batch = NULL;
+    }
+}
+
+/* Receives for all who are going to read now. */
+static void receive_ahead(rp_loop *loop, const struct epoll_event *events, int count)
+{
+    if (!loop->batch || count < 2) {
+        return;                         /* one alone would gain nothing */
+    }
+    for (int i = 0; i < count; i++) {
+        const rp_watch *watch = watch_told_by(loop, &events[i]);
+        rp_ahead **holder = watch && watch->listener->reads && (events[i].events & EPOLLIN)
+            ? watch->listener->reads(watch->owner) : NULL;
+
+        if (holder && !*holder) {
+            rp_ahead *ahead = &loop->aheads[loop->ahead_count++];
+
+            ahead->holder = holder;
+            ahead->count = -EINTR;      /* unless the kernel says something else */
+            ahead->taken = 0;
+            *holder = ahead;
+            rp_batch_receive(loop->batch, fd_of(&events[i]), ahead->bytes, RP_AHEAD_MAX,
+                             &ahead->count);
+        }
+    }
+    submit(loop);
+}
+
+/* The next round uses the memory again. */
+static void keep_unread(rp_loop *loop)
+{
+    for (int i = 0; i < loop->ahead_count; i++) {
+        if (loop->aheads[i].holder) {
+            rp_ahead_keep(&loop->aheads[i]);
+        }
+    }
+    loop->ahead_count = 0;
 }
 
 /* In order of rank: an idle connection that has ended is out of the way, and one that has become
@@ -101,8 +155,8 @@ static void tell_all(rp_loop *loop, const struct epoll_event *events, int count)
     int counts[2] = { 0, 0 };
 
     for (int i = 0; i < count; i++) {
-        const rp_watch *watch = &loop->watches[(uint32_t)events[i].data.u64];
-        rp_loop_rank rank = watch->listener ? watch->listener->rank : RP_LOOP_LAST;
+        const rp_watch *watch = watch_told_by(loop, &events[i]);
+        rp_loop_rank rank = watch ? watch->listener->rank : RP_LOOP_LAST;
 
         if (rank == RP_LOOP_FIRST) {
             tell(loop, &events[i]);
@@ -177,10 +231,7 @@ static void prepare_tasks(rp_loop *loop)
             task->prepare(task, loop->batch);
         }
     }
-    if (!rp_batch_send(loop->batch)) {
-        rp_batch_destroy(loop->batch);
-        loop->batch = NULL;
-    }
+    submit(loop);
 }
 
 /* Runs what is queued now; what these queue again waits for the next round, so that no connection
@@ -245,7 +296,63 @@ static void take_mail(rp_loop *loop, void *owner, unsigned int events)
     }
 }
 
-static const rp_loop_listener mailbox = { take_mail, RP_LOOP_LAST };
+static const rp_loop_listener mailbox = { take_mail, RP_LOOP_LAST, NULL };
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+static char *get(rp_loop_spares *spares, apr_size_t size)
+{
+    char *memory = spares->first;
+
+    if (!memory) {
+        return must(malloc(size));
+    }
+    spares->first = *(void **)memory;
+    spares->count--;
+    if (spares->count < spares->idle) {
+        spares->idle = spares->count;
+    }
+    return memory;
+}
+
+static void put(rp_loop_spares *spares, char *memory)
+{
+    *(void **)memory = spares->first;
+    spares->first = memory;
+    spares->count++;
+}
+
+static void give_back(rp_loop_spares *spares, int count)
+{
+    spares->count -= count;
+    while (count-- > 0) {
+        void *memory = spares->first;
+
+        spares->first = *(void **)memory;
+        free(memory);
+    }
+    spares->idle = spares->count;
+}
+
+char *rp_loop_block_get(rp_loop *loop)
+{
+    return get(&loop->blocks, RP_LOOP_BLOCK);
+}
+
+void rp_loop_block_put(rp_loop *loop, char *block)
+{
+    put(&loop->blocks, block);
+}
+
+char *rp_loop_buffer_get(rp_loop *loop)
+{
+    return get(&loop->buffers, RP_LOOP_BUFFER);
+}
+
+void rp_loop_buffer_put(rp_loop *loop, char *buffer)
+{
+    put(&loop->buffers, buffer);
+}
 
 /* ---- the thread ------------------------------------------------------------------------------ */
 
@@ -270,6 +377,7 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *baton)
 
     (void)thread;
     loop->batch = rp_batch_create();
+    loop->aheads = must(calloc(EVENTS_AT_ONCE, sizeof(*loop->aheads)));
     loop->now = apr_time_now();
     loop->next_tick = loop->now + TICK;
     while (!loop->ending) {
@@ -277,16 +385,22 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *baton)
 
         loop->now = apr_time_now();
         rp_shelf_begin_round(loop->shelf, loop->now, count < EVENTS_AT_ONCE);
+        receive_ahead(loop, events, count);
         tell_all(loop, events, count);
         run_timers(loop);
         run_tasks(loop);
+        keep_unread(loop);
         if (loop->now >= loop->next_tick) {
             loop->next_tick = loop->now + TICK;
+            give_back(&loop->blocks, loop->blocks.idle);
+            give_back(&loop->buffers, loop->buffers.idle);
             loop->tick(loop);
         }
+        loop->round_ends(loop);
     }
     rp_batch_destroy(loop->batch);
     loop->batch = NULL;
+    free(loop->aheads);
     return NULL;
 }
 
@@ -333,69 +447,13 @@ void rp_loop_stop(rp_loop *loop)
     loop->thread = NULL;
 }
 
-static void free_list(void *first)
-{
-    while (first) {
-        void *next = *(void **)first;
-
-        free(first);
-        first = next;
-    }
-}
-
 void rp_loop_destroy(rp_loop *loop)
 {
     close(loop->epfd);
     close(loop->wake);
     free(loop->watches);
     rp_heap_free(&loop->deadlines);
-    free_list(loop->blocks);
-    free_list(loop->buffers);
-    loop->blocks = loop->buffers = NULL;
+    give_back(&loop->blocks, loop->blocks.count);
+    give_back(&loop->buffers, loop->buffers.count);
     pthread_mutex_destroy(&loop->lock);
-}
-
-/* ---- memory ---------------------------------------------------------------------------------- */
-
-static char *get(void **list, int *count, apr_size_t size)
-{
-    char *memory = *list;
-
-    if (!memory) {
-        return must(malloc(size));
-    }
-    *list = *(void **)memory;
-    --*count;
-    return memory;
-}
-
-static void put(void **list, int *count, int most, char *memory)
-{
-    if (*count >= most) {
-        free(memory);
-        return;
-    }
-    *(void **)memory = *list;
-    *list = memory;
-    ++*count;
-}
-
-char *rp_loop_block_get(rp_loop *loop)
-{
-    return get(&loop->blocks, &loop->block_count, RP_LOOP_BLOCK);
-}
-
-void rp_loop_block_put(rp_loop *loop, char *block)
-{
-    put(&loop->blocks, &loop->block_count, BLOCKS_KEPT, block);
-}
-
-char *rp_loop_buffer_get(rp_loop *loop)
-{
-    return get(&loop->buffers, &loop->buffer_count, RP_LOOP_BUFFER);
-}
-
-void rp_loop_buffer_put(rp_loop *loop, char *buffer)
-{
-    put(&loop->buffers, &loop->buffer_count, BUFFERS_KEPT, buffer);
 }

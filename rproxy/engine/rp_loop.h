@@ -38,6 +38,9 @@ typedef enum rp_loop_rank {
 typedef struct rp_loop_listener {
     rp_loop_ready *ready;
     rp_loop_rank rank;
+    /** NULL, or: where the owner holds what was received ahead. It returns NULL unless the next
+     * thing that it does, when it is told that there is something to read, is to read it all. */
+    rp_ahead **(*reads)(void *owner);
 } rp_loop_listener;
 
 /** Who is told of a descriptor's events; an array of them is indexed by descriptor. */
@@ -69,6 +72,13 @@ typedef struct rp_loop_mail {
     void (*deliver)(rp_loop *loop, struct rp_loop_mail *mail);
 } rp_loop_mail;
 
+/** Pieces of memory of one size that nobody uses now. */
+typedef struct rp_loop_spares {
+    void *first;                        /* the others through its first word */
+    int count;
+    int idle;                           /* the fewest that lay here since the last tick */
+} rp_loop_spares;
+
 struct rp_loop {
     int epfd;
     int wake;                           /* eventfd of the mailbox */
@@ -79,13 +89,15 @@ struct rp_loop {
     int watch_count;
     rp_heap deadlines;
     rp_loop_task *tasks, **tasks_end;
-    rp_batch *batch;                    /* NULL: tasks write by themselves */
+    rp_batch *batch;                    /* NULL: everyone reads and writes by himself */
+    rp_ahead *aheads;                   /* what was received ahead in this round */
+    int ahead_count;
     rp_shelf *shelf;                    /* idle upstream connections */
     void (*tick)(rp_loop *loop);        /* about once a second */
+    void (*round_ends)(rp_loop *loop);  /* before it may wait */
     void *owner;                        /* the engine's */
     apr_time_t next_tick;
-    void *blocks, *buffers;             /* free lists, through their first word */
-    int block_count, buffer_count;      /* kept there */
+    rp_loop_spares blocks, buffers;
     pthread_mutex_t lock;               /* guards mail, woken */
     rp_loop_mail *mail;
     int woken;
@@ -129,8 +141,9 @@ void rp_loop_later(rp_loop *loop, rp_loop_task *task);
 /** From any thread. */
 void rp_loop_send(rp_loop *loop, rp_loop_mail *mail);
 
-/** Memory of RP_LOOP_BLOCK and RP_LOOP_BUFFER bytes, the one given back last first; the process
- * ends without memory, as in httpd's own pools. */
+/** Memory of RP_LOOP_BLOCK and RP_LOOP_BUFFER bytes, the one given back last first. What was not
+ * needed for a second goes back to malloc(). The process ends without memory, as in httpd's own
+ * pools. */
 char *rp_loop_block_get(rp_loop *loop);
 void rp_loop_block_put(rp_loop *loop, char *block);
 char *rp_loop_buffer_get(rp_loop *loop);

@@ -89,7 +89,8 @@ static void begin_attempt(rp_exchange *x, apr_time_t now)
         return;
     }
     x->attempts++;
-    x->conn = rp_conn_acquire(x->endpoint, x->shelf, x->no_idle);
+    /* What makes another attempt may be wrong with all idle connections. */
+    x->conn = rp_conn_acquire(x->endpoint, x->shelf, x->attempts > 1);
     x->reused = rp_conn_is_reused(x->conn);
     x->request_done = x->send_broken = x->any_byte_sent = 0;
     x->upstream_hup = 0;
@@ -158,7 +159,6 @@ void rp_exchange_attempt_failed(rp_exchange *x, rp_reason reason, const char *de
     x->reason = reason;
     x->detail = detail;
     drop_connection(x, 0, reason);
-    x->no_idle = 1;
     begin_attempt(x, now);
 }
 
@@ -174,7 +174,6 @@ int rp_exchange_retries_status(rp_exchange *x)
             }
             x->answered_at = rp_exchange_now(x);
             drop_connection(x, 0, RP_REASON_NONE);
-            x->no_idle = 1;
             begin_attempt(x, rp_exchange_now(x));
             return 1;
         }
@@ -306,7 +305,7 @@ rp_reason rp_exchange_start(rp_exchange *x)
 }
 
 int rp_exchange_begin(rp_exchange *x, int *fd, const char **data, apr_size_t *len,
-                      apr_size_t **sent)
+                      apr_ssize_t **result)
 {
     if (x->attempts != 0 || x->state != RP_X_CONNECT) {
         return 0;
@@ -317,8 +316,15 @@ int rp_exchange_begin(rp_exchange *x, int *fd, const char **data, apr_size_t *le
     }
     *data = x->wire.data;
     *len = x->wire.len;
-    *sent = rp_conn_sent_ahead(x->conn);
+    *result = rp_conn_sent_ahead(x->conn);
     return x->request->framing == RP_BODY_NONE;
+}
+
+/* A body may be spliced, or be more than is worth a copy. */
+rp_ahead **rp_exchange_reads(rp_exchange *x)
+{
+    return x->state == RP_X_RELAY && !x->head_done && !x->client_blocked
+        ? rp_conn_ahead(x->conn) : NULL;
 }
 
 rp_outcome rp_exchange_step(rp_exchange *x, int upstream_ready)

@@ -261,7 +261,6 @@ typedef struct rp_exchange {
     unsigned int response_done:1;       /* the whole response was received */
     unsigned int client_eof:1;         /* the request body (tunnel: client's direction) has ended */
     unsigned int keep_body:1;           /* request bytes are kept for another attempt */
-    unsigned int no_idle:1;             /* this attempt takes a new connection */
     unsigned int replayed:1;            /* a dead reused connection was replaced once already */
     unsigned int any_byte_sent:1;       /* some byte of this attempt's request was sent */
     unsigned int head_done:1;           /* final response head handed to the lane */
@@ -302,9 +301,13 @@ void rp_exchange_member_variables(const rp_exchange *x, apr_pool_t *pool, apr_ta
 rp_reason rp_exchange_start(rp_exchange *x);
 
 /** Before the first step, or not at all: begins the first attempt. Nonzero: that step will write
- * len bytes at data to fd. Who has sent some of them before it puts into *sent how many. */
+ * len bytes at data to fd. Who has sent some of them before it puts into *result how many. */
 int rp_exchange_begin(rp_exchange *x, int *fd, const char **data, apr_size_t *len,
-                      apr_size_t **sent);
+                      apr_ssize_t **result);
+
+/** Where what is received ahead on the upstream's socket may be put, since the next step will read
+ * it all, NULL: nowhere. */
+rp_ahead **rp_exchange_reads(rp_exchange *x);
 
 /** Does what can be done now; upstream_ready 0 says that nothing can have come from the upstream
  * since the last step (the first step; a wake-up by the client alone). Afterwards x->outcome is

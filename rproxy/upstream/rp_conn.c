@@ -107,9 +107,14 @@ int rp_conn_fd(const rp_conn *conn)
     return conn->state == RP_CONN_READY && !conn->ssl ? conn->fd : -1;
 }
 
-apr_size_t *rp_conn_sent_ahead(rp_conn *conn)
+apr_ssize_t *rp_conn_sent_ahead(rp_conn *conn)
 {
     return &conn->sent_ahead;
+}
+
+rp_ahead **rp_conn_ahead(rp_conn *conn)
+{
+    return conn->state == RP_CONN_READY && !conn->ssl ? &conn->ahead : NULL;
 }
 
 void rp_conn_spliced(rp_conn *conn)
@@ -121,10 +126,7 @@ void rp_conn_spliced(rp_conn *conn)
 
 static rp_io plain_read(rp_conn *conn, char *buffer, apr_size_t size, apr_size_t *got)
 {
-    ssize_t count;
-    do {
-        count = recv(conn->fd, buffer, size, 0);
-    } while (count < 0 && errno == EINTR);
+    ssize_t count = rp_receive(&conn->ahead, conn->fd, buffer, size);
     if (count > 0) {
         *got = (apr_size_t)count;
         conn->drained = *got < size;
@@ -148,15 +150,14 @@ static rp_io plain_write(rp_conn *conn, const struct iovec *vector, int count,
         .msg_iov = (struct iovec *)vector,      /* sendmsg() does not write to it */
         .msg_iovlen = count < WRITE_VECTOR_MAX ? count : WRITE_VECTOR_MAX
     };
-    ssize_t sent = (ssize_t)conn->sent_ahead;
-    conn->sent_ahead = 0;
-    while (sent <= 0) {
-        sent = count == 1 ? send(conn->fd, vector->iov_base, vector->iov_len, MSG_NOSIGNAL)
-                          : sendmsg(conn->fd, &message, MSG_NOSIGNAL);
-        if (sent >= 0 || errno != EINTR) {
-            break;
-        }
+    ssize_t sent = conn->sent_ahead;
+    if (sent <= 0) {
+        do {
+            sent = count == 1 ? send(conn->fd, vector->iov_base, vector->iov_len, MSG_NOSIGNAL)
+                              : sendmsg(conn->fd, &message, MSG_NOSIGNAL);
+        } while (sent < 0 && errno == EINTR);
     }
+    conn->sent_ahead = 0;
     if (sent >= 0) {
         *written = (apr_size_t)sent;
         return RP_IO_DONE;
@@ -264,6 +265,7 @@ void rp_conn_set_peer_idle(rp_conn *conn, apr_interval_time_t timeout)
 void rp_conn_destroy(rp_conn *conn)
 {
     rp_connecting_free(conn);
+    rp_ahead_drop(&conn->ahead);
     if (conn->ssl) {
         rp_tls_close(conn);
     }

@@ -44,7 +44,7 @@ static int may_be_kept(rp_conn *conn, apr_time_t now)
 {
     const rp_keepalive *limits = &conn->endpoint->keepalive;
     return conn->state == RP_CONN_READY && !conn->broken && !conn->ended && !conn->finished
-           && limits->max > 0
+           && !conn->ahead && limits->max > 0
            && (!limits->requests || conn->exchanges < limits->requests)
            && !rp_conn_is_over(conn, now)
            && (!conn->ssl || !SSL_has_pending(conn->ssl) || rp_tls_is_quiet(conn));

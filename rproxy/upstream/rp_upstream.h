@@ -19,8 +19,10 @@
 #include <apr_tables.h>
 #include <apr_time.h>
 #include "httpd.h"                      /* server_rec for logging; nothing of request_rec */
+#include "include/mod_rproxy.h"
 #include "rproxy/rp_reason.h"
 #include "rproxy/route/rp_route.h"      /* rp_target */
+#include "rproxy/upstream/rp_ahead.h"
 
 /* ---- settings, made while the configuration is read ------------------------------------------ */
 
@@ -62,13 +64,9 @@ const char *rp_tls_finish(apr_pool_t *pool, rp_tls *tls);
  * no rp_conn is their app data. */
 struct ssl_ctx_st *rp_tls_get(const rp_tls *tls);
 
-/** RProxyResolver: servers "address[:port]" and limits. The hosts file comes first either way. */
-typedef struct rp_resolver_settings {
-    const char *servers;                /* comma-separated for c-ares; NULL: resolv.conf's */
-    apr_interval_time_t min_ttl;        /* floor of a TTL, default 1 s */
-    apr_interval_time_t max_ttl;        /* ceiling, default 1 h */
-    apr_interval_time_t timeout;        /* of one lookup, default 5 s */
-} rp_resolver_settings;
+/** RProxyResolver: servers "address[:port]" and limits, 0: the default (1 s, 1 h, 5 s). The hosts
+ * file comes first either way. */
+typedef rproxy_resolver rp_resolver_settings;
 
 /* ---- life of a child ------------------------------------------------------------------------- */
 
@@ -213,7 +211,11 @@ int rp_conn_fd(const rp_conn *conn);
 
 /** Where somebody who sends bytes on rp_conn_fd() before they are given to rp_conn_write() puts how
  * many of them went. */
-apr_size_t *rp_conn_sent_ahead(rp_conn *conn);
+apr_ssize_t *rp_conn_sent_ahead(rp_conn *conn);
+
+/** Where somebody who receives from a plain connection before rp_conn_read() puts what came; NULL:
+ * it isn't plain, or not connected. */
+rp_ahead **rp_conn_ahead(rp_conn *conn);
 
 /** Bytes were read from that socket directly. */
 void rp_conn_spliced(rp_conn *conn);

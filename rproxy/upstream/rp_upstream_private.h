@@ -256,7 +256,8 @@ struct rp_conn {
     apr_time_t created;                 /* when connecting began */
     apr_time_t idle_since;
     apr_interval_time_t peer_idle;      /* what the upstream allows, less 1 s; -1: unknown */
-    apr_size_t sent_ahead;              /* of what is written next; 0: nothing */
+    apr_ssize_t sent_ahead;             /* of what is written next; below 1: nothing */
+    rp_ahead *ahead;                    /* NULL: nothing was received ahead */
     int exchanges;                      /* that it served before this one */
     unsigned int generation;            /* of the addresses when it was compared last */
     int fd;

@@ -303,9 +303,13 @@ int rp_error_override_covers(const rp_error_override *override, int status)
     return status == 599;
 }
 
-int rp_error_override_keeps(const rp_field *field)
+void rp_error_override_keep(const rp_fields *replaced, rp_fields *kept)
 {
-    return field->name[0] == 'X';
+    for (int i = 0; i < replaced->count; i++) {
+        if (replaced->items[i].name[0] == 'X') {
+            *rp_fields_push(kept) = replaced->items[i];
+        }
+    }
 }
 
 const char *rp_downstream_tls_name(const rp_downstream *d)
