@@ -182,6 +182,12 @@ const rproxy_settings *rp_balancer_settings(void *pool);
  * '-'. */
 int rp_balancer_is_name(const char *text);
 
+/** What states are called, wherever they are read, shown or stored. */
+extern const char *const rp_state_names[RP_MEMBER_GONE + 1];
+
+/** The state with this name, in any case, of those that can be set. -1: there is none. */
+int rp_state_named(const char *name);
+
 /** Two URLs that mean the same server are the same text then: host in lower case, no port that goes
  * without saying, no slash at the end. An address behind '#' stays. */
 const char *rp_balancer_normal_url(apr_pool_t *pool, const char *text);
@@ -285,6 +291,19 @@ rp_admin_state rp_member_state(const rp_balancer *balancer, const rp_member *mem
  * else tries whether it is back. *until is when that changes by itself, 0: not at all. */
 int rp_member_is_usable(const rp_slot *slot, apr_time_t now, apr_time_t *until);
 
+/** Nonzero if the member has as many requests as its max= and its agent allow. rp_choose.c. */
+int rp_member_is_at_max(const rp_table *table, int number);
+
+/** Nonzero if an attempt of the request has failed there. */
+static inline int rp_has_tried(const rproxy_use *use, int number)
+{
+    for (int i = 0; i < use->tried_count; i++) {
+        if (use->tried[i] == number)
+            return 1;
+    }
+    return 0;
+}
+
 /** For a member that is usable: nonzero if the request may go there. If the member's ejection is
  * over the request becomes the only one that tries it. */
 int rp_outlier_begin(rp_balancer *balancer, rp_slot *slot, const rproxy_request *request,
@@ -308,15 +327,23 @@ void rp_balancer_changed(rp_balancer *balancer);
 
 void rp_balancer_register_status(void);
 
-/** What a member is now: "up", "drain", "down", "ejected"; "unhealthy" and "unchecked" where active
- * checks say so. */
-const char *rp_member_state_name(const rp_balancer *balancer, const rp_member *member);
+/** What a member is now, in one word. Unhealthy and unchecked are those of which active checks say
+ * so. */
+typedef enum rp_shown {
+    RP_SHOWN_UP, RP_SHOWN_DRAIN, RP_SHOWN_DOWN, RP_SHOWN_EJECTED, RP_SHOWN_UNHEALTHY,
+    RP_SHOWN_UNCHECKED, RP_SHOWN_COUNT
+} rp_shown;
+
+extern const char *const rp_shown_names[RP_SHOWN_COUNT];
+
+rp_shown rp_member_shown(const rp_balancer *balancer, const rp_member *member);
 
 /* rp_counts.c */
 
-/** An attempt at the member of this slot is over; use->tried is as it was when it began. Any
- * thread of a child. */
-void rp_counts_attempt(rp_slot *slot, const rproxy_use *use, const rproxy_result *result);
+/** An attempt at the member of this slot, one of the pool with that, is over; use->tried is as it
+ * was when it began. Any thread of a child. */
+void rp_counts_attempt(rp_slot *member, rp_slot *pool, const rproxy_use *use,
+                       const rproxy_result *result);
 
 /** A request got no member. */
 void rp_counts_unserved(rp_slot *pool, rproxy_verdict verdict);

@@ -103,6 +103,45 @@ const char *rp_balancer_once(cmd_parms *cmd, const char *arguments, unsigned int
     return NULL;
 }
 
+const char *rp_balancer_off_or_keys(apr_pool_t *pool, const apr_array_header_t *words,
+                                    const char *const *names, rp_balancer_take *take,
+                                    rp_balancer *balancer)
+{
+    const char *message = NULL;
+    unsigned int seen = 0;
+
+    for (int i = 0; i < words->nelts && !message; i++) {
+        const char *argument = APR_ARRAY_IDX(words, i, const char *), *value = NULL;
+        int key = RP_KEY_OFF;
+
+        if (strcasecmp(argument, "off") != 0)
+            message = rp_argument_key(pool, argument, names, &seen, &key, &value);
+        else if (words->nelts != 1)
+            message = "off stands alone; write it, or keys";
+        if (!message)
+            message = take(pool, argument, key, value, balancer);
+    }
+    return message;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const ap_list_provider_names_t *)a)->provider_name,
+                  ((const ap_list_provider_names_t *)b)->provider_name);
+}
+
+const char *rp_balancer_provider_names(apr_pool_t *pool, const char *group, const char *version)
+{
+    apr_array_header_t *known = ap_list_provider_names(pool, group, version);
+    const char *list = "";
+
+    qsort(known->elts, (size_t)known->nelts, sizeof(ap_list_provider_names_t), by_name);
+    for (int i = 0; i < known->nelts; i++)
+        list = apr_pstrcat(pool, list, i ? ", " : "",
+                           APR_ARRAY_IDX(known, i, ap_list_provider_names_t).provider_name, NULL);
+    return list;
+}
+
 static const char *check_place(cmd_parms *cmd)
 {
     const ap_directive_t *parent = cmd->directive->parent;
@@ -200,25 +239,6 @@ const char *rp_balancer_section(cmd_parms *cmd, void *dir, const char *arguments
 
 /* ---- RProxyMethod, RProxyZone ---------------------------------------------------------------- */
 
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(((const ap_list_provider_names_t *)a)->provider_name,
-                  ((const ap_list_provider_names_t *)b)->provider_name);
-}
-
-static const char *unknown_method(apr_pool_t *pool, const char *name)
-{
-    apr_array_header_t *known =
-        ap_list_provider_names(pool, RPROXY_METHOD_GROUP, RPROXY_METHOD_VERSION);
-    const char *list = "";
-
-    qsort(known->elts, (size_t)known->nelts, sizeof(ap_list_provider_names_t), by_name);
-    for (int i = 0; i < known->nelts; i++)
-        list = apr_pstrcat(pool, list, i ? ", " : "",
-                           APR_ARRAY_IDX(known, i, ap_list_provider_names_t).provider_name, NULL);
-    return apr_psprintf(pool, "RProxyMethod \"%s\" is unknown; there are %s", name, list);
-}
-
 const char *rp_balancer_method(cmd_parms *cmd, void *dir, const char *arguments)
 {
     rp_balancer *balancer;
@@ -235,7 +255,9 @@ const char *rp_balancer_method(cmd_parms *cmd, void *dir, const char *arguments)
     ap_str_tolower(name);
     balancer->method = ap_lookup_provider(RPROXY_METHOD_GROUP, name, RPROXY_METHOD_VERSION);
     if (!balancer->method)
-        return unknown_method(cmd->pool, name);
+        return apr_psprintf(cmd->pool, "RProxyMethod \"%s\" is unknown; there are %s", name,
+                            rp_balancer_provider_names(cmd->pool, RPROXY_METHOD_GROUP,
+                                                       RPROXY_METHOD_VERSION));
     balancer->method_name = name;
     words->elts += words->elt_size;
     words->nelts--;

@@ -40,6 +40,21 @@ const char *rp_balancer_once(cmd_parms *cmd, const char *arguments, unsigned int
 const char *rp_balancer_section_words(cmd_parms *cmd, const char *arguments,
                                       apr_array_header_t **words);
 
+/** The names of all providers, for messages: "a, b, c". */
+const char *rp_balancer_provider_names(apr_pool_t *pool, const char *group, const char *version);
+
+/** What the words of a directive that takes "off" or keys say: the index of a key, and its value;
+ * RP_KEY_OFF: off. argument is the word as it was written. Returns NULL or a message. */
+typedef const char *rp_balancer_take(apr_pool_t *pool, const char *argument, int key,
+                                     const char *value, rp_balancer *balancer);
+
+#define RP_KEY_OFF (-1)
+
+/** Gives all words to take; names ends with NULL. Returns NULL or a message. */
+const char *rp_balancer_off_or_keys(apr_pool_t *pool, const apr_array_header_t *words,
+                                    const char *const *names, rp_balancer_take *take,
+                                    rp_balancer *balancer);
+
 /* rp_balancer_settings.c */
 
 /** Reads what stands in <RProxyBalancer>, or of_member in <RProxyMember>: first and those behind.

@@ -12,9 +12,8 @@
 #include "balancer/rp_balancer_config.h"
 #include "balancer/rp_discovery.h"
 #include "balancer/rp_mix.h"
+#include "balancer/rp_roster.h"
 #include "rproxy/rp_argument.h"
-
-#define WEIGHT_MAX 1000
 
 /* ---- RProxyMember ---------------------------------------------------------------------------- */
 
@@ -24,17 +23,22 @@ enum { KEY_WEIGHT, KEY_LOADFACTOR, KEY_MAX, KEY_ZONE, KEY_ROUTE, KEY_SLOWSTART,
 static const char *parse_state(apr_pool_t *pool, const char *argument, const char *value,
                                rp_admin_state *state)
 {
-    static const char *const names[] = { "up", "drain", "down" };
+    int found = rp_state_named(value);
 
-    _Static_assert(RP_MEMBER_UP == 0 && RP_MEMBER_DRAIN == 1 && RP_MEMBER_DOWN == 2,
-                   "names stand in this order");
-    for (int i = 0; i < 3; i++) {
-        if (!strcasecmp(value, names[i])) {
-            *state = (rp_admin_state)i;
-            return NULL;
-        }
-    }
-    return apr_psprintf(pool, "\"%s\": write state=up, state=drain or state=down", argument);
+    if (found < 0)
+        return apr_psprintf(pool, "\"%s\": write state=up, state=drain or state=down", argument);
+    *state = (rp_admin_state)found;
+    return NULL;
+}
+
+static const char *parse_name(apr_pool_t *pool, const char *argument, const char *value,
+                              const char *what, const char **name)
+{
+    *name = value;
+    if (rp_balancer_is_name(value))
+        return NULL;
+    return apr_psprintf(pool, "\"%s\": a %s has 1 to 64 letters, digits, '.', '-' and '_'",
+                        argument, what);
 }
 
 static const char *parse_weight(apr_pool_t *pool, const char *argument, const char *value,
@@ -45,8 +49,8 @@ static const char *parse_weight(apr_pool_t *pool, const char *argument, const ch
                             "state=drain instead", argument);
     if (strchr(value, '.'))
         return apr_psprintf(pool, "\"%s\": weights are whole numbers from 1 to %d; multiply all "
-                            "of the pool by the same number", argument, WEIGHT_MAX);
-    return rp_argument_number(pool, argument, value, 1, WEIGHT_MAX, weight);
+                            "of the pool by the same number", argument, RP_ROSTER_WEIGHT_MAX);
+    return rp_argument_number(pool, argument, value, 1, RP_ROSTER_WEIGHT_MAX, weight);
 }
 
 static const char *parse_key(apr_pool_t *pool, const char *argument, int key, const char *value,
@@ -59,17 +63,9 @@ static const char *parse_key(apr_pool_t *pool, const char *argument, int key, co
     case KEY_MAX:
         return rp_argument_number(pool, argument, value, 0, INT_MAX, &member->max);
     case KEY_ZONE:
-        more->zone = value;
-        if (!rp_balancer_is_name(value))
-            return apr_psprintf(pool, "\"%s\": a zone has 1 to 64 letters, digits, '.', '-' and "
-                                "'_'", argument);
-        return NULL;
+        return parse_name(pool, argument, value, "zone", &more->zone);
     case KEY_ROUTE:
-        more->route = value;
-        if (!rp_balancer_is_name(value))
-            return apr_psprintf(pool, "\"%s\": a route has 1 to 64 letters, digits, '.', '-' and "
-                                "'_'", argument);
-        return NULL;
+        return parse_name(pool, argument, value, "route", &more->route);
     case KEY_SLOWSTART:
         if (!strcmp(value, "0"))
             return NULL;
@@ -187,10 +183,15 @@ const char *rp_balancer_member_section(cmd_parms *cmd, void *dir, const char *ar
 
 /* ---- RProxyOutlier --------------------------------------------------------------------------- */
 
-static const char *parse_outlier_key(apr_pool_t *pool, const char *argument, int key,
-                                     const char *value, rp_outlier *outlier)
+static const char *take_outlier(apr_pool_t *pool, const char *argument, int key, const char *value,
+                                rp_balancer *balancer)
 {
+    rp_outlier *outlier = &balancer->outlier;
+
     switch (key) {
+    case RP_KEY_OFF:
+        outlier->errors = 0;
+        return NULL;
     case 0:
         return rp_argument_number(pool, argument, value, 1, 10000, &outlier->errors);
     case 1:
@@ -205,24 +206,13 @@ static const char *parse_outlier_key(apr_pool_t *pool, const char *argument, int
 }
 
 static const char *parse_outlier(apr_pool_t *pool, const apr_array_header_t *words,
-                                 rp_outlier *outlier)
+                                 rp_balancer *balancer)
 {
     static const char *const names[] = { "errors", "window", "eject", "max-eject", "max-percent",
                                          NULL };
-    const char *message = NULL;
-    unsigned int seen = 0;
+    const char *message = rp_balancer_off_or_keys(pool, words, names, take_outlier, balancer);
 
-    for (int i = 0; i < words->nelts && !message; i++) {
-        const char *argument = APR_ARRAY_IDX(words, i, const char *), *value;
-        int key;
-
-        if (!strcasecmp(argument, "off"))
-            return words->nelts == 1 ? NULL : "off stands alone; write it, or keys";
-        message = rp_argument_key(pool, argument, names, &seen, &key, &value);
-        if (!message)
-            message = parse_outlier_key(pool, argument, key, value, outlier);
-    }
-    if (!message && outlier->eject > outlier->max_eject)
+    if (!message && balancer->outlier.eject > balancer->outlier.max_eject)
         return "eject= is longer than max-eject=, which would cut it; raise max-eject=";
     return message;
 }
@@ -238,9 +228,6 @@ const char *rp_balancer_outlier(cmd_parms *cmd, void *dir, const char *arguments
         return message;
     if (!words->nelts)
         return "RProxyOutlier needs off or at least one key, as in RProxyOutlier errors=10";
-    if ((message = parse_outlier(cmd->pool, words, &balancer->outlier)))
-        return apr_psprintf(cmd->pool, "RProxyOutlier: %s", message);
-    if (!strcasecmp(APR_ARRAY_IDX(words, 0, const char *), "off"))
-        balancer->outlier.errors = 0;
-    return NULL;
+    message = parse_outlier(cmd->pool, words, balancer);
+    return message ? apr_psprintf(cmd->pool, "RProxyOutlier: %s", message) : NULL;
 }

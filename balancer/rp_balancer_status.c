@@ -13,20 +13,26 @@
 
 #define NUMBER APR_UINT64_T_FMT
 
-const char *rp_member_state_name(const rp_balancer *balancer, const rp_member *member)
+const char *const rp_shown_names[RP_SHOWN_COUNT] = {
+    "up", "drain", "down", "ejected", "unhealthy", "unchecked"
+};
+
+rp_shown rp_member_shown(const rp_balancer *balancer, const rp_member *member)
 {
     rp_health_view health;
+    rp_admin_state state;
 
     if (member->state != RP_MEMBER_UP)
-        return member->state == RP_MEMBER_DOWN ? "down" : "drain";
+        return member->state == RP_MEMBER_DOWN ? RP_SHOWN_DOWN : RP_SHOWN_DRAIN;
     rp_health_look(balancer, member->slot, &health);
     if (health.is_checked && health.health == RP_HEALTH_DOWN)
-        return "unhealthy";
+        return RP_SHOWN_UNHEALTHY;
     if (health.is_checked && health.health == RP_HEALTH_UNKNOWN && balancer->check->waits)
-        return "unchecked";
-    if (rp_member_state(balancer, member) != RP_MEMBER_UP)
-        return rp_member_state(balancer, member) == RP_MEMBER_DRAIN ? "drain" : "down";
-    return atomic_load(&member->slot->ejected_until) ? "ejected" : "up";
+        return RP_SHOWN_UNCHECKED;
+    state = rp_member_state(balancer, member);
+    if (state != RP_MEMBER_UP)
+        return state == RP_MEMBER_DRAIN ? RP_SHOWN_DRAIN : RP_SHOWN_DOWN;
+    return atomic_load(&member->slot->ejected_until) ? RP_SHOWN_EJECTED : RP_SHOWN_UP;
 }
 
 static void show_member(request_rec *r, const rp_balancer *balancer, const rp_table *table,
@@ -46,7 +52,8 @@ static void show_member(request_rec *r, const rp_balancer *balancer, const rp_ta
                              "<td>%" NUMBER "</td><td>%" NUMBER "</td><td>%" NUMBER "</td>"
                              "<td>%u</td></tr>\n",
                balancer->name, ap_escape_html(r->pool, name),
-               rp_member_state_name(balancer, member), atomic_load(&slot->shared.in_flight),
+               rp_shown_names[rp_member_shown(balancer, member)],
+               atomic_load(&slot->shared.in_flight),
                requests, failures, sent, received, atomic_load(&slot->ejections));
 }
 

@@ -52,7 +52,7 @@ int rp_balancer_retry(rproxy_use *use)
     if (!(use->retry & COUNTED)) {
         most = most_retries(balancer);
         if (!most || !rp_shared_take(balancer->retries, most)) {
-            atomic_fetch_add_explicit(&balancer->slot->retries_refused, 1, memory_order_relaxed);
+            rp_count(&balancer->slot->retries_refused);
             ap_log_error(APLOG_MARK, APLOG_INFO, 0, balancer->server, "RP0415: pool %s: a request "
                          "that failed at %s is not tried again, for %d are already",
                          balancer->name, use->name, most);

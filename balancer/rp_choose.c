@@ -9,15 +9,6 @@
 #include "balancer/rp_health.h"
 #include "balancer/rp_sticky.h"
 
-static int has_tried(const rproxy_use *use, int number)
-{
-    for (int i = 0; i < use->tried_count; i++) {
-        if (use->tried[i] == number)
-            return 1;
-    }
-    return 0;
-}
-
 /** Takes a place for the request, which has the member then. */
 static int take(const rp_table *table, int number, int limit, rp_attempt attempt, rproxy_use *use)
 {
@@ -40,7 +31,7 @@ static int take(const rp_table *table, int number, int limit, rp_attempt attempt
 
 /* ---- sessions: the member is known ----------------------------------------------------------- */
 
-static int is_at_max(const rp_table *table, int number)
+int rp_member_is_at_max(const rp_table *table, int number)
 {
     int max = rp_health_max(table->more[number].slot, table->members[number].max);
 
@@ -58,7 +49,7 @@ static int take_own(rp_balancer *balancer, const rp_table *table, rproxy_use *us
 
     if (!rp_member_is_usable(slot, now, &until))
         return 0;
-    *is_busy = is_at_max(table, number);
+    *is_busy = rp_member_is_at_max(table, number);
     if (*is_busy || !rp_outlier_begin(balancer, slot, use->request, now, &attempt))
         return 0;
     *is_busy = !take(table, number, 0, attempt, use);
@@ -78,7 +69,7 @@ static int choose_for_session(rp_balancer *balancer, const rp_table *table, rpro
         return 0;
     state = rp_member_state(balancer, &table->more[number]);
     *verdict = RPROXY_CHOSEN;
-    if (state < RP_MEMBER_DOWN && !has_tried(use, number)
+    if (state < RP_MEMBER_DOWN && !rp_has_tried(use, number)
         && take_own(balancer, table, use, number, now, &is_busy))
         return 1;
     if (!rp_session_is_bound(balancer->sticky, session))
@@ -136,7 +127,7 @@ static int take_any(const rp_balancer *balancer, const rp_table *table,
 
         if (rp_member_state(balancer, member) != RP_MEMBER_UP || (max && in_flight >= max)
             || ((avoid & AVOID_EJECTED) && atomic_load(&member->slot->ejected_until) != 0)
-            || ((avoid & AVOID_TRIED) && has_tried(use, number)))
+            || ((avoid & AVOID_TRIED) && rp_has_tried(use, number)))
             continue;
         if (best < 0 || member->rank < table->more[best].rank
             || (member->rank == table->more[best].rank && in_flight < least)) {
@@ -158,7 +149,7 @@ static int is_only_busy(const rp_balancer *balancer, const rp_table *table, cons
 
         if (rp_member_state(balancer, member) == RP_MEMBER_UP
             && !atomic_load(&member->slot->ejected_until)
-            && !has_tried(use, i))
+            && !rp_has_tried(use, i))
             return 1;
     }
     return 0;
@@ -177,13 +168,13 @@ int rp_balancer_has_room(rp_balancer *balancer, const rproxy_use *use, apr_time_
         if (rp_member_state(balancer, member) != RP_MEMBER_UP)
             continue;
         is_up = 1;
-        if (use && has_tried(use, i))
+        if (use && rp_has_tried(use, i))
             continue;
-        has_room = !is_at_max(table, i) && rp_member_is_usable(member->slot, now, &until);
+        has_room = !rp_member_is_at_max(table, i) && rp_member_is_usable(member->slot, now, &until);
         if (!atomic_load(&member->slot->ejected_until))
             waits = 1;
         else
-            has_ejected |= !is_at_max(table, i);
+            has_ejected |= !rp_member_is_at_max(table, i);
     }
     has_room |= !is_up || (!waits && has_ejected);
     rp_view_leave(view);
@@ -279,7 +270,7 @@ rproxy_verdict rp_balancer_choose(rproxy_use *use, apr_time_t now, rproxy_target
     origin = ((const rp_holding *)use->data)->origin;
     if (balancer->method->counts_total)
         rp_shared_take(balancer->slot, 0);
-    atomic_fetch_add_explicit(&origin->slot->requests, 1, memory_order_relaxed);
+    rp_count(&origin->slot->requests);
     *target = origin->target;
     return RPROXY_CHOSEN;
 }
@@ -291,13 +282,7 @@ void rp_balancer_release(rproxy_use *use, const rproxy_result *result, apr_time_
     const rp_origin *origin = holding->origin;
     rp_slot *slot = origin->slot;
 
-    /* For display and by traffic: nothing else depends on these. */
-    atomic_fetch_add_explicit(&slot->sent, (unsigned long long)result->sent, memory_order_relaxed);
-    atomic_fetch_add_explicit(&slot->received, (unsigned long long)result->received,
-                              memory_order_relaxed);
-    if (result->failed)
-        atomic_fetch_add_explicit(&slot->failures, 1, memory_order_relaxed);
-    rp_counts_attempt(slot, use, result);
+    rp_counts_attempt(slot, balancer->slot, use, result);
     /* If there is another attempt, this was why. */
     if ((result->failed || result->status >= 500) && use->tried_count < RPROXY_TRIED_MAX
         && !(result->was_idle && rp_session_is_on(use, use->member)))

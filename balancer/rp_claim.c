@@ -9,52 +9,40 @@
 #include "http_log.h"
 
 #include "balancer/rp_entry.h"
+#include "balancer/rp_mix.h"
 
 APLOG_USE_MODULE(rproxy_balancer);
 
-static apr_uint64_t method_hash(const char *name)
-{
-    apr_uint64_t hash = 0xcbf29ce484222325u;
+/** rp_shared_claim() or rp_shared_claim_late(). */
+typedef rp_slot *claim_function(const unsigned char *identity, int *is_new);
 
-    for (; *name; name++)
-        hash = (hash ^ (unsigned char)*name) * 0x100000001b3u;
-    return hash;
-}
-
-static void identify(const rp_balancer *balancer, const char *url, unsigned char *identity)
+static rp_slot *claim_with(claim_function *function, const rp_balancer *balancer, const char *url,
+                           int *is_new)
 {
+    unsigned char identity[RP_IDENTITY_BYTES];
     apr_md5_ctx_t md5;
+    rp_slot *slot;
 
     _Static_assert(RP_IDENTITY_BYTES == APR_MD5_DIGESTSIZE, "an identity is an MD5 digest");
     apr_md5_init(&md5);
     apr_md5_update(&md5, balancer->name, strlen(balancer->name) + 1);
     apr_md5_update(&md5, url, strlen(url));
     apr_md5_final(identity, &md5);
-}
-
-static rp_slot *claim(const rp_balancer *balancer, const char *url, int *is_new)
-{
-    unsigned char identity[RP_IDENTITY_BYTES];
-    rp_slot *slot;
-
-    identify(balancer, url, identity);
-    slot = rp_shared_claim(identity, is_new);
+    slot = function(identity, is_new);
     /* Who had the slot before may have left an entry in the roster. */
     if (slot && *is_new)
         rp_entry_drop(slot);
     return slot;
 }
 
+static rp_slot *claim(const rp_balancer *balancer, const char *url, int *is_new)
+{
+    return claim_with(rp_shared_claim, balancer, url, is_new);
+}
+
 rp_slot *rp_balancer_claim_late(const rp_balancer *balancer, const char *url, int *is_new)
 {
-    unsigned char identity[RP_IDENTITY_BYTES];
-    rp_slot *slot;
-
-    identify(balancer, url, identity);
-    slot = rp_shared_claim_late(identity, is_new);
-    if (slot && *is_new)
-        rp_entry_drop(slot);
-    return slot;
+    return claim_with(rp_shared_claim_late, balancer, url, is_new);
 }
 
 /** What stands for no URL. */
@@ -78,7 +66,7 @@ static void forget_unchecked(const rp_balancer *balancer, rp_slot *slot)
 
 int rp_balancer_claim(apr_pool_t *pool, rp_balancer *balancer, apr_time_t now)
 {
-    apr_uint64_t method = method_hash(balancer->method_name);
+    apr_uint64_t method = rp_hash_text(balancer->method_name);
     rproxy_member *members = (rproxy_member *)balancer->parsed_members->elts;
     int is_new, is_other_method;
 

@@ -30,9 +30,9 @@ typedef struct rp_source {
 /** RProxyResolve. */
 typedef struct rp_resolve {
     apr_interval_time_t ttl;            /* -1: as DNS says */
-    apr_interval_time_t min, max;
+    apr_interval_time_t min, max;       /* -1: as RProxyResolver says */
     int ipv4, ipv6;
-    const char *servers;                /* for c-ares; NULL: those of the system */
+    const char *servers;                /* for c-ares; NULL: those of RProxyResolver */
 } rp_resolve;
 
 /* ---- the configuration (rp_discovery_config.c) ----------------------------------------------- */

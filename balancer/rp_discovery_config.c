@@ -12,6 +12,7 @@
 #include "balancer/rp_balancer_config.h"
 #include "balancer/rp_discovery.h"
 #include "balancer/rp_mix.h"
+#include "balancer/rp_probe.h"
 #include "rproxy/rp_argument.h"
 
 /* ---- sources --------------------------------------------------------------------------------- */
@@ -97,8 +98,8 @@ void rp_discovery_register(apr_pool_t *pool)
 
 static const rp_resolve resolve_default = {
     .ttl = -1,
-    .min = APR_USEC_PER_SEC,
-    .max = 3600 * APR_USEC_PER_SEC,
+    .min = -1,
+    .max = -1,
     .ipv4 = 1,
     .ipv6 = 1
 };
@@ -133,7 +134,7 @@ static const char *parse_resolve(apr_pool_t *pool, const apr_array_header_t *wor
         resolve->ipv4 = ipv4;
         resolve->ipv6 = ipv6;
     }
-    if (!message && resolve->min > resolve->max)
+    if (!message && resolve->max >= 0 && resolve->min > resolve->max)
         return "min= is longer than max=; raise max=";
     if (!message && resolve->ttl >= 0 && (seen & (1u << KEY_MIN | 1u << KEY_MAX)))
         return "min= and max= are for ttl=auto; remove them, or ttl=";
@@ -175,25 +176,18 @@ int rp_discovery_is_service(apr_pool_t *pool, const char *text, const char **url
 /** Takes the normal form of a URL apart. Nonzero: it has a name that can be looked up. */
 static int take_apart(apr_pool_t *pool, const char *url, rp_dns_source *config)
 {
-    unsigned char bytes[sizeof(struct in6_addr)];
-    const char *host = strstr(url, "://"), *colon;
-    char *name;
+    unsigned char bytes[sizeof(struct in_addr)];
+    const rproxy_place *place;
 
-    if (!host || !strncmp(url, "unix:", 5) || strchr(url, '#'))
+    rp_discovery_is_service(pool, url, &url);
+    place = rp_place_parse(pool, url);
+    if (!place || place->socket || place->address || *place->authority == '[')
         return 0;
-    config->scheme = !strncmp(url, "https", 5) ? "https" : "http";
-    host += 3;
-    name = apr_pstrmemdup(pool, host, strcspn(host, "/"));
-    config->base = host + strlen(name);
-    config->port = !strcmp(config->scheme, "https") ? 443 : 80;
-    if (*name == '[')
-        return 0;
-    if ((colon = strchr(name, ':'))) {
-        config->port = (int)apr_strtoi64(colon + 1, NULL, 10);
-        name[colon - name] = '\0';
-    }
-    config->name = name;
-    return inet_pton(AF_INET, name, bytes) != 1;
+    config->scheme = place->is_tls ? "https" : "http";
+    config->name = place->host;
+    config->port = place->port;
+    config->base = place->base;
+    return inet_pton(AF_INET, place->host, bytes) != 1;
 }
 
 const char *rp_discovery_complete(apr_pool_t *pool, rp_balancer *balancer)

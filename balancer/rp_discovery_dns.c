@@ -24,15 +24,20 @@ typedef struct look {
     int heaviest;                       /* weight */
 } look;
 
-static apr_interval_time_t until_next(const rp_resolve *resolve, int ttl)
+/** ttl 0: as soon as possible. */
+static apr_interval_time_t until_next(const rproxy_source *source, int ttl)
 {
+    const rp_resolve *resolve = ((const rp_dns_source *)source->config)->resolve;
+    const rproxy_resolver *usual = rp_dns_resolver(source->loop);
+    apr_interval_time_t min = resolve->min < 0 ? usual->min_ttl : resolve->min;
+    apr_interval_time_t max = resolve->max < 0 ? usual->max_ttl : resolve->max;
     apr_interval_time_t time = apr_time_from_sec(ttl);
 
     if (resolve->ttl >= 0)
         return resolve->ttl;
-    if (time < resolve->min)
-        time = resolve->min;
-    return time < resolve->max ? time : resolve->max;
+    if (time > max)
+        time = max;
+    return time > min ? time : min;
 }
 
 /* ---- members --------------------------------------------------------------------------------- */
@@ -89,15 +94,13 @@ static void measure(look *l, const rp_dns_answer *answer)
 
 static void finish(rproxy_source *source, look *l)
 {
-    const rp_resolve *resolve = ((const rp_dns_source *)source->config)->resolve;
-    apr_interval_time_t next = until_next(resolve, l->ttl);
-
     source->data = NULL;
     /* Half of the addresses are no reason to take the others away. */
     if (!l->found->nelts || l->is_incomplete)
-        source->failed(source, l->cause, resolve->ttl >= 0 ? resolve->ttl : resolve->min);
+        source->failed(source, l->cause, until_next(source, 0));
     else
-        source->found(source, (const rproxy_found *)l->found->elts, l->found->nelts, next);
+        source->found(source, (const rproxy_found *)l->found->elts, l->found->nelts,
+                      until_next(source, l->ttl));
     apr_pool_destroy(l->pool);
 }
 

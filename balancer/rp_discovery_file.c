@@ -8,7 +8,6 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <apr_strings.h>
@@ -80,17 +79,11 @@ static const char *take_text(apr_pool_t *pool, const char *key, const json_t *va
 
 static const char *take_state(apr_pool_t *pool, const char *key, const json_t *value, int *state)
 {
-    static const char *const names[] = { "up", "drain", "down" };
     const char *text = "", *message = take_text(pool, key, value, &text);
 
-    for (int i = 0; i < 3 && !message; i++) {
-        if (!strcasecmp(text, names[i])) {
-            *state = i;
-            return NULL;
-        }
-    }
-    return message ? message : apr_psprintf(pool, "\"state\" is \"%s\"; write up, drain or down",
-                                            text);
+    if (!message && (*state = rp_state_named(text)) < 0)
+        return apr_psprintf(pool, "\"state\" is \"%s\"; write up, drain or down", text);
+    return message;
 }
 
 static const char *take_slow_start(apr_pool_t *pool, const char *key, const json_t *value,

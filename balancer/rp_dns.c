@@ -15,8 +15,6 @@
 
 #include "balancer/rp_dns.h"
 
-#define TRY_TIME 1000                   /* milliseconds until the next try */
-#define TRIES 3
 #define STEP (50 * 1000)                /* looks for timeouts, while queries are under way */
 
 /** Of the child that leads. */
@@ -91,10 +89,20 @@ static apr_status_t close_channel(void *data)
     return APR_SUCCESS;
 }
 
+const rproxy_resolver *rp_dns_resolver(const rp_keeper *keeper)
+{
+    APR_OPTIONAL_FN_TYPE(rproxy_resolver_get) *get = APR_RETRIEVE_OPTIONAL_FN(rproxy_resolver_get);
+
+    return get(rp_keeper_server(keeper));
+}
+
+/** Two tries, the second twice as long, that fill the time of one lookup. */
 static int start_ares(channel *c)
 {
-    struct ares_options options = { .timeout = TRY_TIME, .tries = TRIES,
-                                    .sock_state_cb = socket_changed, .sock_state_cb_data = c };
+    struct ares_options options = {
+        .timeout = (int)(apr_time_as_msec(rp_dns_resolver(c->keeper)->timeout) / 3) + 1,
+        .tries = 2, .sock_state_cb = socket_changed, .sock_state_cb_data = c
+    };
 
     if (ares_library_init(ARES_LIB_INIT_ALL) != ARES_SUCCESS)
         return 0;
@@ -155,7 +163,8 @@ static void tell(rp_keeper *keeper, void *baton)
 
 static rp_dns_query *begin(rp_keeper *keeper, const char *servers)
 {
-    channel *c = channel_for(keeper, servers ? servers : "");
+    const char *usual = servers ? servers : rp_dns_resolver(keeper)->servers;
+    channel *c = channel_for(keeper, usual ? usual : "");
     rp_dns_query *query = c ? calloc(1, sizeof(*query)) : NULL;
 
     if (!query)

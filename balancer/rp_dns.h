@@ -2,14 +2,15 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 
-/* Names for duties of the keeper: c-ares in its loop. A channel for each list of servers in the
- * child that leads, made with the first query, gone when it leads no longer. Only the keeper's
- * thread may call. */
+/* Names for duties of the keeper: c-ares in its loop, with the servers and times of RProxyResolver.
+ * A channel for each list of servers in the child that leads, made with the first query, gone when
+ * it leads no longer. Only the keeper's thread may call. */
 #ifndef RP_DNS_H
 #define RP_DNS_H
 
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include "include/mod_rproxy.h"
 #include "balancer/rp_keeper.h"
 
 #define RP_DNS_ADDRESSES_MAX 8
@@ -56,11 +57,14 @@ typedef struct rp_dns_answer {
 
 typedef void rp_dns_found(void *baton, const rp_dns_answer *answer);
 
-/** Asks for records of a name, at servers (for c-ares; NULL: those of the system). found() is
+/** Asks for records of a name, at servers (for c-ares; NULL: those of RProxyResolver). found() is
  * called once, never from within this call; what it gets lives until it returns. Otherwise as
  * above. */
 rp_dns_query *rp_dns_find(rp_keeper *keeper, const char *servers, const char *name,
                           rp_dns_type type, rp_dns_found *found, void *baton);
+
+/** RProxyResolver. */
+const rproxy_resolver *rp_dns_resolver(const rp_keeper *keeper);
 
 /** Nobody is told any more. */
 void rp_dns_cancel(rp_dns_query *query);

@@ -13,7 +13,7 @@
 
 #include "balancer/rp_entry.h"
 
-#define KEY "rproxy-balancer-roster-1"
+#define KEY "rproxy-balancer-roster-2"
 
 typedef struct memory {
     pthread_mutex_t lock;

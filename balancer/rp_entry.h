@@ -19,6 +19,8 @@ typedef struct rp_entry {
     unsigned char is_added;             /* not of the configuration */
     unsigned char is_removed;           /* until it is forgotten */
     unsigned char from;                 /* rp_roster_from: who added it, or else changed it */
+    unsigned char is_awaited;           /* of discovery, which hasn't found it again yet: nobody's
+                                         * member, just what is to hold of it */
     unsigned int overridden;            /* RP_VALUE_*: taken from values */
     apr_uint64_t stanza;                /* hash of the configuration that it goes with */
     apr_uint64_t source;                /* discovery: hash of what found it; else 0 */
@@ -63,7 +65,11 @@ void rp_entry_drop(const rp_slot *slot);
  */
 void rp_roster_adopt(rp_balancer *balancer);
 
-/** Adds a member that isn't there; made has its values, and whose it is. */
+/** made is what holds of a member once its source finds it again. */
+void rp_roster_await(const rp_balancer *balancer, const char *url, const char *key,
+                     const rp_entry *made);
+
+/** Adds a member that isn't there, awaited or not; made has its values, and whose it is. */
 rp_roster_result rp_roster_put(rp_balancer *balancer, const char *url, const char *key,
                                const rp_entry *made, rp_roster_change *change);
 
@@ -74,6 +80,9 @@ void rp_roster_changed(rp_balancer *balancer);
 void rp_journal_write(rp_roster_from from, const char *pool, const char *who, const char *what);
 
 /* ---- with and without ------------------------------------------------------------------------ */
+
+/** RP_VALUE_*: which are not the same. */
+unsigned int rp_roster_differing(const rp_roster_values *a, const rp_roster_values *b);
 
 /** Copies which of from. */
 void rp_roster_take(rp_roster_values *values, const rp_roster_values *from, unsigned int which);

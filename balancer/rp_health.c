@@ -417,13 +417,9 @@ static void find_endpoints(health_duty *h)
 
 static void look(rp_keeper *keeper, void *baton)
 {
-    const apr_array_header_t *all = rp_balancer_all();
     health_duty *h = baton;
-    unsigned long long versions = 0;
 
-    for (int i = 0; i < all->nelts; i++)
-        versions += rp_roster_version(APR_ARRAY_IDX(all, i, rp_balancer *));
-    if (versions != h->seen)
+    if (rp_roster_versions(rp_balancer_all()) != h->seen)
         find_endpoints(h);
     rp_keeper_at(keeper, &h->look, rp_keeper_now(keeper) + LOOK, look, h);
 }

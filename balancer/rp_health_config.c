@@ -152,25 +152,6 @@ static const char *parse_words(apr_pool_t *pool, const apr_array_header_t *words
     return message;
 }
 
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(((const ap_list_provider_names_t *)a)->provider_name,
-                  ((const ap_list_provider_names_t *)b)->provider_name);
-}
-
-static const char *unknown_kind(apr_pool_t *pool, const char *name)
-{
-    apr_array_header_t *known =
-        ap_list_provider_names(pool, RPROXY_PROBE_GROUP, RPROXY_PROBE_VERSION);
-    const char *list = "";
-
-    qsort(known->elts, (size_t)known->nelts, sizeof(ap_list_provider_names_t), by_name);
-    for (int i = 0; i < known->nelts; i++)
-        list = apr_pstrcat(pool, list, i ? ", " : "",
-                           APR_ARRAY_IDX(known, i, ap_list_provider_names_t).provider_name, NULL);
-    return apr_psprintf(pool, "RProxyHealthCheck \"%s\" is unknown; there are %s", name, list);
-}
-
 static rp_health_check *make_check(apr_pool_t *pool, const apr_array_header_t *words,
                                    const char *kind)
 {
@@ -204,7 +185,9 @@ const char *rp_health_directive(cmd_parms *cmd, void *dir, const char *arguments
     ap_str_tolower(kind);
     check = make_check(cmd->pool, words, kind);
     if (!check->probe.probe)
-        return unknown_kind(cmd->pool, kind);
+        return apr_psprintf(cmd->pool, "RProxyHealthCheck \"%s\" is unknown; there are %s", kind,
+                            rp_balancer_provider_names(cmd->pool, RPROXY_PROBE_GROUP,
+                                                       RPROXY_PROBE_VERSION));
     if ((message = parse_words(cmd->pool, words, check)))
         return apr_psprintf(cmd->pool, "RProxyHealthCheck %s: %s", kind, message);
     place = check->probe.probe->gives_advice ? &balancer->agent : &balancer->check;

@@ -7,8 +7,6 @@
  * takes the lease. No clocks are compared, and a leader that was only stuck finds out in its next
  * lap that it leads no longer. */
 #include <errno.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,6 +20,7 @@
 
 #include "balancer/rp_keeper.h"
 #include "balancer/rp_shared.h"
+#include "rproxy/rp_signals.h"
 
 APLOG_USE_MODULE(rproxy_balancer);
 
@@ -379,7 +378,7 @@ static apr_status_t own_pool(apr_pool_t **pool)
 apr_status_t rp_keeper_start(apr_pool_t *child_pool, const server_rec *server)
 {
     rp_keeper *keeper;
-    sigset_t all, old;
+    sigset_t before;
     apr_status_t rv;
 
     if (!duties || !duties->nelts)
@@ -394,11 +393,9 @@ apr_status_t rp_keeper_start(apr_pool_t *child_pool, const server_rec *server)
     apr_pool_pre_cleanup_register(child_pool, keeper, join);
     if (keeper->epfd < 0 || keeper->end_fd < 0)
         return errno;
-    /* Signals are for the MPM's threads. */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
+    rp_signals_block(&before);
     rv = apr_thread_create(&keeper->thread, NULL, thread_main, keeper, child_pool);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    rp_signals_restore(&before);
     if (rv != APR_SUCCESS)
         keeper->thread = NULL;
     return rv;

@@ -56,15 +56,12 @@ rp_manager_action rp_manager_action_begin(const rp_manager *manager, rp_balancer
 
 static const char *take_state(apr_pool_t *pool, const char *text, rp_admin_state *state)
 {
-    static const char *const names[] = { "up", "drain", "down" };
+    int found = rp_state_named(text);
 
-    for (int i = 0; i < 3; i++) {
-        if (!strcasecmp(text, names[i])) {
-            *state = (rp_admin_state)i;
-            return NULL;
-        }
-    }
-    return apr_psprintf(pool, "state \"%s\": write up, drain or down", text);
+    if (found < 0)
+        return apr_psprintf(pool, "state \"%s\": write up, drain or down", text);
+    *state = (rp_admin_state)found;
+    return NULL;
 }
 
 static const char *take_number(apr_pool_t *pool, const char *key, const char *text, int min,
@@ -82,11 +79,8 @@ static const char *take_number(apr_pool_t *pool, const char *key, const char *te
 
 static const char *take_name(apr_pool_t *pool, const char *key, const char *text, char *name)
 {
-    if (*text && !rp_balancer_is_name(text))
-        return apr_psprintf(pool, "%s \"%s\": write 1 to %d letters, digits, '.', '-' and '_', or "
-                            "nothing", key, text, RP_ROSTER_NAME_MAX);
     apr_cpystrn(name, text, RP_ROSTER_NAME_MAX + 1);
-    return NULL;
+    return rp_roster_check_name(pool, key, text);
 }
 
 static const char *take(rp_manager_action *action, unsigned int which, const char *key,

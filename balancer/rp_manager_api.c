@@ -66,11 +66,10 @@ static int fail(request_rec *r, int status, const char *detail)
     return send_json(r, status, PROBLEM, problem);
 }
 
-static int set_etag(const api_call *call, unsigned long long version)
+static void set_etag(const api_call *call, unsigned long long version)
 {
     apr_table_setn(call->r->headers_out, "ETag",
                    rp_manager_etag(call->r->pool, call->balancer, version));
-    return OK;
 }
 
 /* ---- conditions ------------------------------------------------------------------------------ */
@@ -134,28 +133,30 @@ static int get_diff(api_call *call)
     return send_json(call->r, HTTP_OK, JSON, rp_manager_json_diff(call->manager));
 }
 
+/** The pool's tree; the answer gets the ETag of what stands there. */
+static json_t *pool_tree(const api_call *call)
+{
+    json_t *tree = rp_manager_json_pool(call->manager, call->balancer);
+    const char *etag = json_string_value(json_object_get(tree, "etag"));
+
+    if (etag)
+        apr_table_set(call->r->headers_out, "ETag", etag);
+    return tree;
+}
+
 static int get_pool(api_call *call)
 {
     if (is_not_modified(call)) {
         set_etag(call, rp_roster_version(call->balancer));
         return HTTP_NOT_MODIFIED;
     }
-    json_t *tree = rp_manager_json_pool(call->manager, call->balancer);
-    const char *etag = json_string_value(json_object_get(tree, "etag"));
-
-    if (etag)
-        apr_table_set(call->r->headers_out, "ETag", etag);
-    return send_json(call->r, HTTP_OK, JSON, tree);
+    return send_json(call->r, HTTP_OK, JSON, pool_tree(call));
 }
 
 static int get_members(api_call *call)
 {
-    json_t *tree = rp_manager_json_pool(call->manager, call->balancer);
-    const char *etag = json_string_value(json_object_get(tree, "etag"));
-    json_t *made = json_object();
+    json_t *tree = pool_tree(call), *made = json_object();
 
-    if (etag)
-        apr_table_set(call->r->headers_out, "ETag", etag);
     json_object_set(made, "members", json_object_get(tree, "members"));
     json_decref(tree);
     return send_json(call->r, HTTP_OK, JSON, made);
@@ -192,8 +193,8 @@ static int is_type(const char *type, const char *wanted)
     return len == strlen(wanted) && !strncasecmp(type, wanted, len);
 }
 
-/** Reads the body of JSON. Returns OK, or what has been answered; then *answered is nonzero. */
-static int read_body(api_call *call, int *answered)
+/** Reads the body of JSON. Returns OK, or why not; *detail is what to say then, NULL: nothing. */
+static int read_body(api_call *call, const char **detail)
 {
     request_rec *r = call->r;
     const char *type = apr_table_get(r->headers_in, "Content-Type");
@@ -202,30 +203,24 @@ static int read_body(api_call *call, int *answered)
     apr_size_t len;
     char *text;
 
-    *answered = 1;
+    *detail = NULL;
     if (!is_type(type, JSON) && !(is_patch && is_type(type, MERGE_PATCH))) {
         if (is_patch)
             apr_table_setn(r->headers_out, "Accept-Patch", MERGE_PATCH ", " JSON);
-        return fail(r, HTTP_UNSUPPORTED_MEDIA_TYPE, is_patch
-                    ? "send JSON with Content-Type: " MERGE_PATCH
-                    : "send JSON with Content-Type: " JSON);
+        *detail = is_patch ? "send JSON with Content-Type: " MERGE_PATCH
+                           : "send JSON with Content-Type: " JSON;
+        return HTTP_UNSUPPORTED_MEDIA_TYPE;
     }
     if ((status = rp_manager_read(call->manager, &text, &len)) == HTTP_REQUEST_ENTITY_TOO_LARGE)
-        return fail(r, status, "the body has more than 64 KiB; send less");
-    if (status != OK)
+        *detail = "the body has more than 64 KiB; send less";
+    if (status != OK || !len)
         return status;
-    *answered = 0;
-    if (!len)
-        return OK;
-    *answered = 1;
     if (!(call->body = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error)))
-        return fail(r, HTTP_BAD_REQUEST,
-                    apr_psprintf(r->pool, "the body is no JSON: line %d, column %d: %s", error.line,
-                                 error.column, error.text));
-    if (!json_is_object(call->body))
-        return fail(r, HTTP_BAD_REQUEST, "the body is no object; send one, like {\"weight\": 2}");
-    *answered = 0;
-    return OK;
+        *detail = apr_psprintf(r->pool, "the body is no JSON: line %d, column %d: %s", error.line,
+                               error.column, error.text);
+    else if (!json_is_object(call->body))
+        *detail = "the body is no object; send one, like {\"weight\": 2}";
+    return *detail ? HTTP_BAD_REQUEST : OK;
 }
 
 static int is_known(const char *key)
@@ -328,8 +323,8 @@ static int post_member(api_call *call)
  * again, unless the client has said which version it means. */
 #define TRIES 20
 
-/** What a request does to the member it names, which is NULL if there is none. Returns a status, or
- * 0: it has been answered, *answer is what to return. */
+/** What a request does to the member it names; NULL, for PUT only: there is none. Returns a status,
+ * or 0: it has been answered, *answer is what to return. */
 typedef int member_change(api_call *call, rp_manager_action *action,
                           const rp_roster_member *member, int *answer);
 
@@ -347,6 +342,8 @@ static int change_member(api_call *call, rp_manager_action *action, member_chang
         if (if_match(call, &wanted) || (wanted && wanted != version)
             || (!member && apr_table_get(call->r->headers_in, "If-Match")))
             return outdated(call->r);
+        if (!member && call->r->method_number != M_PUT)
+            return no_member(call);
         action->change.if_version = version;
         if (member) {
             action->number = member->number;
@@ -399,9 +396,7 @@ static int put_member(api_call *call)
 static int patch(api_call *call, rp_manager_action *action, const rp_roster_member *member,
                  int *answer)
 {
-    if (!member)
-        *answer = no_member(call);
-    else if (member->is_removed)
+    if (member->is_removed)
         *answer = fail(call->r, HTTP_CONFLICT, "the member is removed; PUT it, or POST forget, to "
                        "have it back");
     else if (!action->change.set && !action->change.forget)
@@ -424,13 +419,8 @@ static int patch_member(api_call *call)
 static int removal(api_call *call, rp_manager_action *action, const rp_roster_member *member,
                    int *answer)
 {
-    int status;
+    int status = member->is_removed ? HTTP_OK : rp_manager_act(action, RP_MANAGER_REMOVE);
 
-    if (!member) {
-        *answer = no_member(call);
-        return 0;
-    }
-    status = member->is_removed ? HTTP_OK : rp_manager_act(action, RP_MANAGER_REMOVE);
     if (status != HTTP_OK)
         return status;
     set_etag(call, rp_roster_version(call->balancer));
@@ -448,24 +438,22 @@ static int delete_member(api_call *call)
 static int forgetting(api_call *call, rp_manager_action *action, const rp_roster_member *member,
                       int *answer)
 {
-    if (!member) {
-        *answer = no_member(call);
-        return 0;
-    }
+    (void)call;
+    (void)member;
+    (void)answer;
     return rp_manager_act(action, RP_MANAGER_FORGET);
 }
 
-static int nothing_to_say(const api_call *call)
+static int refuse_keys(const api_call *call)
 {
-    return json_object_size(call->body)
-        ? fail(call->r, HTTP_BAD_REQUEST, "forget takes no keys; send {}, or nothing") : OK;
+    return fail(call->r, HTTP_BAD_REQUEST, "forget takes no keys; send {}, or nothing");
 }
 
 static int post_forget(api_call *call)
 {
     rp_manager_action action = rp_manager_action_begin(call->manager, call->balancer);
 
-    return json_object_size(call->body) ? nothing_to_say(call)
+    return json_object_size(call->body) ? refuse_keys(call)
                                         : change_member(call, &action, forgetting);
 }
 
@@ -475,7 +463,7 @@ static int post_forget_all(api_call *call)
     int status;
 
     if (json_object_size(call->body))
-        return nothing_to_say(call);
+        return refuse_keys(call);
     if (if_match(call, &action.change.if_version))
         return outdated(call->r);
     status = rp_manager_act(&action, RP_MANAGER_FORGET_ALL);
@@ -553,21 +541,20 @@ static api_function *function_of(const struct resource *resource, int method)
 static int run(api_call *call, api_function *function)
 {
     request_rec *r = call->r;
-    const char *refusal;
-    int status, answered;
+    const char *detail = NULL;
+    int status = OK;
 
     if (r->method_number == M_GET)
         return function(call);
-    if ((refusal = rp_manager_refuse(call->manager)))
-        return fail(r, HTTP_FORBIDDEN, refusal);
+    if ((detail = rp_manager_refuse(call->manager)))
+        return fail(r, HTTP_FORBIDDEN, detail);
     /* Across sites a browser asks before DELETE, but not before a POST of text. */
-    if (r->method_number != M_DELETE) {
-        status = read_body(call, &answered);
-        if (status == OK && !answered)
-            status = function(call);
-    }
-    else
+    if (r->method_number != M_DELETE)
+        status = read_body(call, &detail);
+    if (status == OK)
         status = function(call);
+    else if (detail)
+        status = fail(r, status, detail);
     json_decref(call->body);
     return status;
 }

@@ -60,9 +60,8 @@ void rp_form_add(const rp_page *page, const char *pool)
     rp_html(r, "<label>URL <input name=\"url\" maxlength=\"%d\" "
                "placeholder=\"http://10.0.0.1:8080\" required></label>\n"
                "<label>State <select name=\"state\">", RP_ROSTER_URL_MAX);
-    put_option(r, "up", "up", 1);
-    put_option(r, "drain", "drain", 0);
-    put_option(r, "down", "down", 0);
+    for (int i = 0; i < RP_MEMBER_GONE; i++)
+        put_option(r, rp_state_names[i], rp_state_names[i], i == RP_MEMBER_UP);
     rp_html(r, "</select></label>\n");
     put_values(r, NULL);
     rp_html(r, "<button>Add</button>\n</form>\n</details>\n");

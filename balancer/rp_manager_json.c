@@ -14,8 +14,6 @@
 #include "include/mod_rproxy_metrics.h"
 #include "rproxy/rp_argument.h"
 
-static const char *const state_names[] = { "up", "drain", "down" };
-
 /* ---- values ---------------------------------------------------------------------------------- */
 
 static void put(json_t *object, const char *key, json_t *value)
@@ -105,23 +103,16 @@ static json_t *percentiles(const rproxy_histogram_values *values)
     return made;
 }
 
-/** Of members one after the other. */
-typedef struct latency {
-    rproxy_histogram_values first_byte, total;
-} latency;
-
-static void add_latency(latency *sum, rp_slot *slot)
+/** Of a member or pool. */
+static json_t *latency_json(rp_slot *slot)
 {
-    rproxy_histogram_read(&slot->counts.first_byte, &sum->first_byte);
-    rproxy_histogram_read(&slot->counts.total, &sum->total);
-}
-
-static json_t *latency_json(const latency *sum)
-{
+    rproxy_histogram_values first_byte = { 0 }, total = { 0 };
     json_t *made = json_object();
 
-    put(made, "first_byte", percentiles(&sum->first_byte));
-    put(made, "total", percentiles(&sum->total));
+    rproxy_histogram_read(&slot->counts.first_byte, &first_byte);
+    rproxy_histogram_read(&slot->counts.total, &total);
+    put(made, "first_byte", percentiles(&first_byte));
+    put(made, "total", percentiles(&total));
     return made;
 }
 
@@ -131,7 +122,7 @@ static json_t *value_json(apr_pool_t *pool, const rp_roster_values *values, unsi
 {
     switch (which) {
     case RP_VALUE_STATE:
-        return text(values->state < RP_MEMBER_GONE ? state_names[values->state] : "down");
+        return text(rp_state_names[values->state]);
     case RP_VALUE_WEIGHT:
         return json_integer(values->weight);
     case RP_VALUE_MAX:
@@ -171,7 +162,7 @@ static const char *state_of(const rp_balancer *balancer, const rp_roster_member 
 {
     rp_member one = as_member(member);
 
-    return member->is_removed ? "removed" : rp_member_state_name(balancer, &one);
+    return member->is_removed ? "removed" : rp_shown_names[rp_member_shown(balancer, &one)];
 }
 
 static const char *by_whom(apr_pool_t *pool, const rp_roster_member *member)
@@ -239,7 +230,6 @@ static json_t *agent_json(const rp_balancer *balancer, const rp_health_view *hea
 
 static json_t *member_traffic(rp_slot *slot)
 {
-    static const char *const classes[] = { "none", "1xx", "2xx", "3xx", "4xx", "5xx" };
     json_t *made = json_object(), *answers = json_object();
 
     put(made, "requests", counter(&slot->requests));
@@ -251,7 +241,7 @@ static json_t *member_traffic(rp_slot *slot)
     put(made, "connections_opened", counter(&slot->counts.opened));
     put(made, "connections_reused", counter(&slot->counts.reused));
     for (int i = 0; i < RPROXY_STATUS_CLASSES; i++)
-        put(answers, classes[i], counter(&slot->counts.answers[i]));
+        put(answers, rproxy_status_class_name(i), counter(&slot->counts.answers[i]));
     put(made, "answers", answers);
     return made;
 }
@@ -282,11 +272,9 @@ json_t *rp_manager_json_member(const rp_manager *manager, rp_balancer *balancer,
     apr_pool_t *pool = manager->r->pool;
     const char *state = state_of(balancer, member);
     json_t *made = json_object();
-    latency times = { { 0 }, { 0 } };
     rp_health_view health;
 
     rp_health_look(balancer, member->slot, &health);
-    add_latency(&times, member->slot);
     put(made, "id", text(rp_manager_id(pool, member)));
     put(made, "href", text(member_path(manager, balancer, member)));
     put(made, "number", json_integer(member->number));
@@ -303,7 +291,7 @@ json_t *rp_manager_json_member(const rp_manager *manager, rp_balancer *balancer,
     put(made, "ejected_until", moment(atomic_load(&member->slot->ejected_until)));
     put(made, "ejections", counter(&member->slot->counts.ejections));
     put(made, "traffic", member_traffic(member->slot));
-    put(made, "latency", latency_json(&times));
+    put(made, "latency", latency_json(member->slot));
     put(made, "health", health_json(&health));
     put(made, "agent", agent_json(balancer, &health));
     return made;
@@ -313,18 +301,21 @@ json_t *rp_manager_json_member(const rp_manager *manager, rp_balancer *balancer,
 
 static json_t *states_json(const rp_balancer *balancer, const apr_array_header_t *members)
 {
-    static const char *const names[] = { "up", "drain", "down", "ejected", "unhealthy",
-                                         "unchecked", "removed" };
     json_t *made = json_object();
+    int counts[RP_SHOWN_COUNT] = { 0 }, removed = 0;
 
-    for (apr_size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        int count = 0;
+    for (int i = 0; i < members->nelts; i++) {
+        const rp_roster_member *member = &APR_ARRAY_IDX(members, i, rp_roster_member);
+        rp_member one = as_member(member);
 
-        for (int m = 0; m < members->nelts; m++)
-            count += !strcmp(names[i], state_of(balancer, &APR_ARRAY_IDX(members, m,
-                                                                         rp_roster_member)));
-        put(made, names[i], json_integer(count));
+        if (member->is_removed)
+            removed++;
+        else
+            counts[rp_member_shown(balancer, &one)]++;
     }
+    for (int i = 0; i < RP_SHOWN_COUNT; i++)
+        put(made, rp_shown_names[i], json_integer(counts[i]));
+    put(made, "removed", json_integer(removed));
     return made;
 }
 
@@ -407,12 +398,10 @@ json_t *rp_manager_json_pool(const rp_manager *manager, rp_balancer *balancer)
     unsigned long long version;
     const apr_array_header_t *members = rp_roster_list(pool, balancer, &version);
     json_t *made = json_object(), *list = json_array();
-    latency times = { { 0 }, { 0 } };
 
     for (int i = 0; i < members->nelts; i++) {
         const rp_roster_member *member = &APR_ARRAY_IDX(members, i, const rp_roster_member);
 
-        add_latency(&times, member->slot);
         json_array_append_new(list, rp_manager_json_member(manager, balancer, member));
     }
     put(made, "name", text(balancer->name));
@@ -423,7 +412,7 @@ json_t *rp_manager_json_pool(const rp_manager *manager, rp_balancer *balancer)
     put(made, "zone", text(balancer->zone));
     put(made, "states", states_json(balancer, members));
     put(made, "traffic", pool_traffic(balancer, members));
-    put(made, "latency", latency_json(&times));
+    put(made, "latency", latency_json(balancer->slot));
     put(made, "queue", queue_json(balancer));
     put(made, "retry_budget", budget_json(balancer));
     put(made, "sessions", sessions_json(balancer));

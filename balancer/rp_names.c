@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 
-/* Names, and when two are the same. */
+/* Names: which there can be, when two are the same, and those of states. */
 #include <string.h>
 #include <strings.h>
 #include <apr_lib.h>
@@ -17,6 +17,20 @@ int rp_balancer_is_name(const char *text)
     while (apr_isalnum(text[len]) || (text[len] && strchr("._-", text[len])))
         len++;
     return len > 0 && len <= 64 && !text[len];
+}
+
+const char *const rp_state_names[RP_MEMBER_GONE + 1] = {
+    [RP_MEMBER_UP] = "up", [RP_MEMBER_DRAIN] = "drain", [RP_MEMBER_DOWN] = "down",
+    [RP_MEMBER_GONE] = "gone"
+};
+
+int rp_state_named(const char *name)
+{
+    for (int i = 0; i < RP_MEMBER_GONE; i++) {
+        if (!strcasecmp(name, rp_state_names[i]))
+            return i;
+    }
+    return -1;
 }
 
 const char *rp_balancer_normal_url(apr_pool_t *pool, const char *text)

@@ -14,6 +14,8 @@
 #define POINTS_MAX (1 << 18)
 #define PLACES 4
 #define STEPS_MAX 64                    /* points looked at from one place */
+#define DIGIT_BITS 11                   /* three of these for 32 bits */
+#define DIGIT_MASK ((1u << DIGIT_BITS) - 1)
 
 typedef struct point {
     apr_uint32_t at;
@@ -26,15 +28,6 @@ struct rp_ring {
     apr_uint32_t *starts;               /* first point at or behind that many shares of the ring */
     point *points;
 };
-
-static int by_place(const void *a, const void *b)
-{
-    const point *one = a, *other = b;
-
-    if (one->at != other->at)
-        return one->at < other->at ? -1 : 1;
-    return one->number - other->number;
-}
 
 /** Points of a member: depends on as little as possible of the others, for when these come and go
  * its own must stay. */
@@ -52,6 +45,42 @@ static void add_points(rp_ring *ring, const rproxy_member *member, int number, i
     for (apr_uint32_t i = points_of(member, halvings); i; i--)
         ring->points[ring->count++] =
             (point){ (apr_uint32_t)(rp_mix(seed + i) >> 32), number };
+}
+
+/** Copies points in the order of these DIGIT_BITS of their places; equal ones keep theirs. */
+static void sort_by_digit(const point *from, point *to, apr_uint32_t count, int shift)
+{
+    apr_uint32_t next[1 << DIGIT_BITS] = { 0 }, sum = 0;
+
+    for (apr_uint32_t i = 0; i < count; i++)
+        next[from[i].at >> shift & DIGIT_MASK]++;
+    for (apr_uint32_t digit = 0; digit <= DIGIT_MASK; digit++) {
+        apr_uint32_t those = next[digit];
+
+        next[digit] = sum;
+        sum += those;
+    }
+    for (apr_uint32_t i = 0; i < count; i++)
+        to[next[from[i].at >> shift & DIGIT_MASK]++] = from[i];
+}
+
+/** By place; of points in one place that of the lower number comes first, as they were added. A
+ * request waits for it, and qsort() takes several times as long. */
+static int sort_points(rp_ring *ring)
+{
+    point *spare = malloc(((apr_size_t)ring->count + 1) * sizeof(*spare));
+
+    if (!spare)
+        return 0;
+    for (int shift = 0; shift < 32; shift += DIGIT_BITS) {
+        point *unsorted = ring->points;
+
+        sort_by_digit(unsorted, spare, ring->count, shift);
+        ring->points = spare;
+        spare = unsorted;
+    }
+    free(spare);
+    return 1;
 }
 
 /** Where each share of the ring begins, for points that are in order. */
@@ -91,9 +120,7 @@ rp_ring *rp_ring_make(const rproxy_member *members, int count)
     ring->points = calloc(total + 1, sizeof(*ring->points));
     for (int i = 0; ring->points && i < count; i++)
         add_points(ring, &members[i], i, halvings);
-    if (ring->points)
-        qsort(ring->points, ring->count, sizeof(*ring->points), by_place);
-    if (ring->points && index_points(ring))
+    if (ring->points && sort_points(ring) && index_points(ring))
         return ring;
     rp_ring_free(ring);
     return NULL;

@@ -16,11 +16,18 @@ APLOG_USE_MODULE(rproxy_balancer);
 
 static const rp_roster_values defaults = { .weight = 1 };
 
-static const char *const state_names[] = { "up", "drain", "down", "gone" };
-
 unsigned long long rp_roster_version(const rp_balancer *balancer)
 {
     return atomic_load(&balancer->slot->roster_version);
+}
+
+unsigned long long rp_roster_versions(const apr_array_header_t *balancers)
+{
+    unsigned long long sum = 0;
+
+    for (int i = 0; i < balancers->nelts; i++)
+        sum += rp_roster_version(APR_ARRAY_IDX(balancers, i, const rp_balancer *));
+    return sum;
 }
 
 void rp_roster_changed(rp_balancer *balancer)
@@ -39,6 +46,17 @@ static rp_roster_values configured_values(const rproxy_member *member, const rp_
     apr_cpystrn(values.zone, more->zone ? more->zone : "", sizeof(values.zone));
     apr_cpystrn(values.route, more->route ? more->route : "", sizeof(values.route));
     return values;
+}
+
+unsigned int rp_roster_differing(const rp_roster_values *a, const rp_roster_values *b)
+{
+    return (a->weight != b->weight ? RP_VALUE_WEIGHT : 0u)
+        | (a->max != b->max ? RP_VALUE_MAX : 0u)
+        | (a->state != b->state ? RP_VALUE_STATE : 0u)
+        | (a->is_backup != b->is_backup ? RP_VALUE_BACKUP : 0u)
+        | (strcmp(a->zone, b->zone) ? RP_VALUE_ZONE : 0u)
+        | (strcmp(a->route, b->route) ? RP_VALUE_ROUTE : 0u)
+        | (a->slow_start != b->slow_start ? RP_VALUE_SLOW_START : 0u);
 }
 
 void rp_roster_take(rp_roster_values *values, const rp_roster_values *from, unsigned int which)
@@ -69,7 +87,7 @@ static const char *describe(apr_pool_t *pool, const rp_roster_values *values, un
     if (which & RP_VALUE_MAX)
         text = apr_psprintf(pool, "%s max=%d", text, values->max);
     if (which & RP_VALUE_STATE)
-        text = apr_psprintf(pool, "%s state=%s", text, state_names[values->state]);
+        text = apr_psprintf(pool, "%s state=%s", text, rp_state_names[values->state]);
     if (which & RP_VALUE_BACKUP)
         text = apr_pstrcat(pool, text, values->is_backup ? " backup" : " no backup", NULL);
     if (which & RP_VALUE_ZONE)
@@ -82,7 +100,7 @@ static const char *describe(apr_pool_t *pool, const rp_roster_values *values, un
     return text;
 }
 
-static const char *check_name(apr_pool_t *pool, const char *what, const char *name)
+const char *rp_roster_check_name(apr_pool_t *pool, const char *what, const char *name)
 {
     if (!*name || rp_balancer_is_name(name))
         return NULL;
@@ -108,9 +126,9 @@ const char *rp_roster_check_values(apr_pool_t *pool, const rp_roster_values *val
     if ((which & RP_VALUE_SLOW_START) && values->slow_start < 0)
         return "slowstart is negative; write a time, or 0 for none";
     if (which & RP_VALUE_ZONE)
-        message = check_name(pool, "zone", values->zone);
+        message = rp_roster_check_name(pool, "zone", values->zone);
     if (!message && (which & RP_VALUE_ROUTE))
-        message = check_name(pool, "route", values->route);
+        message = rp_roster_check_name(pool, "route", values->route);
     return message;
 }
 
@@ -175,7 +193,8 @@ static apr_array_header_t *list(apr_pool_t *pool, const rp_balancer *balancer)
     }
     for (const rp_entry *entry = rp_entry_first(balancer->slot); entry;
          entry = rp_entry_next(entry)) {
-        if (entry->is_added && !is_configured(balancer, rp_entry_slot(entry)))
+        if (entry->is_added && !entry->is_awaited
+            && !is_configured(balancer, rp_entry_slot(entry)))
             APR_ARRAY_PUSH(members, rp_roster_member) = added_member(pool, entry);
     }
     qsort(members->elts, (size_t)members->nelts, sizeof(rp_roster_member), by_number);
@@ -310,10 +329,26 @@ rp_roster_result rp_roster_put(rp_balancer *balancer, const char *url, const cha
                       apr_psprintf(change->pool, "all pools together have %d members, which is the "
                                    "limit; remove some", RP_SLOTS_MAX));
     apr_cpystrn(entry.url, url, sizeof(entry.url));
-    if (is_new)
+    if (is_new || rp_entry_of(slot)->is_used)
         atomic_store(&slot->in_service_since, apr_time_now());
+    rp_entry_drop(slot);                /* one that awaited it */
     rp_entry_put(balancer->slot, slot, &entry);
     return RP_ROSTER_OK;
+}
+
+void rp_roster_await(const rp_balancer *balancer, const char *url, const char *key,
+                     const rp_entry *made)
+{
+    int is_new;
+    rp_slot *slot = rp_balancer_claim_late(balancer, key, &is_new);
+    rp_entry entry = *made;
+
+    if (!slot || rp_entry_of(slot)->is_used)
+        return;
+    entry.is_added = entry.is_awaited = 1;
+    entry.number = -1;
+    apr_cpystrn(entry.url, url, sizeof(entry.url));
+    rp_entry_put(balancer->slot, slot, &entry);
 }
 
 /* ---- the interface --------------------------------------------------------------------------- */
@@ -532,6 +567,8 @@ static int adopt_added(const rp_balancer *balancer, rp_entry *entry)
     else if (entry->is_added
              && (entry->from == RP_FROM_API || has_source(balancer, entry->source))) {
         rp_shared_renew(slot);
+        if (entry->is_awaited)
+            return 1;
         if (entry->number < balancer->count)
             entry->number = free_number(balancer);
         return entry->number < RP_ROSTER_MEMBERS_MAX;

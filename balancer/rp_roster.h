@@ -93,6 +93,9 @@ typedef struct rp_roster_change {
 /** Grows with each change of the pool's members or their values; for an ETag. Never 0. */
 unsigned long long rp_roster_version(const rp_balancer *balancer);
 
+/** Of all these pools (rp_balancer *): another number when one of them has changed. */
+unsigned long long rp_roster_versions(const apr_array_header_t *balancers);
+
 /** All members, by number: rp_roster_member, those of the configuration that are removed included.
  * *version may be NULL. */
 apr_array_header_t *rp_roster_list(apr_pool_t *pool, rp_balancer *balancer,
@@ -119,6 +122,10 @@ rp_roster_result rp_roster_forget(rp_balancer *balancer, int number, rp_roster_c
 
 /** The same for all of a pool that doesn't come from discovery. */
 rp_roster_result rp_roster_forget_all(rp_balancer *balancer, rp_roster_change *change);
+
+/** NULL, or what is wrong with the name of a zone or route, which may be ""; what is the word for
+ * it. */
+const char *rp_roster_check_name(apr_pool_t *pool, const char *what, const char *name);
 
 /* ---- the journal ----------------------------------------------------------------------------- */
 

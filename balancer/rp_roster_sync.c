@@ -3,7 +3,7 @@
  */
 
 /* Makes what a provider has found part of the roster: new members come, those it has no more go,
- * values change. What administrators said of a member beside that stays. */
+ * values change. What administrators said of a member beside these values stays. */
 #include <string.h>
 #include <apr_hash.h>
 #include <apr_strings.h>
@@ -39,7 +39,8 @@ static void look(syncing *s)
     for (rp_entry *entry = rp_entry_first(balancer->slot); entry; entry = rp_entry_next(entry)) {
         const char *key = rp_balancer_normal_url(s->pool, apr_pstrdup(s->pool, entry->url));
 
-        if (entry->is_added)
+        /* Whoever finds one first has it: one that another source has to find is nobody's. */
+        if (entry->is_added && (!entry->is_awaited || entry->source == s->source->id))
             apr_hash_set(entry->source == s->source->id ? s->own : s->others, key,
                          APR_HASH_KEY_STRING, entry);
     }
@@ -47,6 +48,9 @@ static void look(syncing *s)
 
 static const char *values_of(apr_pool_t *pool, const rproxy_found *found, rp_roster_values *values)
 {
+    _Static_assert((int)RPROXY_FOUND_UP == RP_MEMBER_UP
+                   && (int)RPROXY_FOUND_DRAIN == RP_MEMBER_DRAIN
+                   && (int)RPROXY_FOUND_DOWN == RP_MEMBER_DOWN, "as in the public header");
     memset(values, 0, sizeof(*values));
     values->weight = found->weight;
     values->max = found->max;
@@ -62,19 +66,26 @@ static const char *values_of(apr_pool_t *pool, const rproxy_found *found, rp_ros
     return rp_roster_check_values(pool, values, RP_VALUES_ALL);
 }
 
-static int is_same(const rp_roster_values *a, const rp_roster_values *b)
+/** What administrators said of a value that is another one now counts no more. */
+static void change_base(rp_entry *entry, const rp_roster_values *values)
 {
-    return a->weight == b->weight && a->max == b->max && a->state == b->state
-        && a->is_backup == b->is_backup && a->slow_start == b->slow_start
-        && !strcmp(a->zone, b->zone) && !strcmp(a->route, b->route);
+    entry->overridden &= ~rp_roster_differing(&entry->base, values);
+    entry->base = *values;
 }
 
-static void put(syncing *s, const char *url, const char *key, const rp_roster_values *values)
+/** awaited: what is known of it from before; NULL: nothing. */
+static void put(syncing *s, const char *url, const char *key, const rp_roster_values *values,
+                const rp_entry *awaited)
 {
     rp_entry made = { .from = RP_FROM_DISCOVERY, .source = s->source->id, .base = *values,
                       .changed = apr_time_now() };
 
     apr_cpystrn(made.who, s->source->who, sizeof(made.who));
+    if (awaited) {
+        made = *awaited;
+        made.is_awaited = 0;
+        change_base(&made, values);
+    }
     if (rp_roster_put(s->balancer, url, key, &made, &s->change) == RP_ROSTER_OK) {
         note(s, url, "found");
         apr_hash_set(s->others, key, APR_HASH_KEY_STRING, s);
@@ -96,16 +107,17 @@ static void take(syncing *s, const rproxy_found *found)
     }
     key = rp_balancer_normal_url(s->pool, found->url);
     entry = apr_hash_get(s->own, key, APR_HASH_KEY_STRING);
-    if (!entry) {
+    if (!entry || entry->is_awaited) {
+        apr_hash_set(s->own, key, APR_HASH_KEY_STRING, NULL);
         /* Once is enough; one that the configuration has is as it says there. */
         if (!apr_hash_get(s->others, key, APR_HASH_KEY_STRING))
-            put(s, found->url, key, &values);
+            put(s, found->url, key, &values, entry);
         return;
     }
     apr_hash_set(s->own, key, APR_HASH_KEY_STRING, NULL);
     apr_hash_set(s->others, key, APR_HASH_KEY_STRING, s);
-    if (!is_same(&entry->base, &values)) {
-        entry->base = values;
+    if (rp_roster_differing(&entry->base, &values)) {
+        change_base(entry, &values);
         entry->changed = apr_time_now();
         note(s, found->url, "found with other values");
     }

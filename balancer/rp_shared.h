@@ -28,15 +28,14 @@
 /** What active checks say of a member. */
 typedef enum rp_health { RP_HEALTH_UNKNOWN, RP_HEALTH_UP, RP_HEALTH_DOWN } rp_health;
 
-/** What only rproxy-metrics shows: written at the end of an attempt, by rp_counts.c and
- * rp_outlier.c. */
+/** What is only shown: written at the end of an attempt, by rp_counts.c and rp_outlier.c. */
 typedef struct rp_counts {
-    /* Member. */
+    /* Member and pool. */
     atomic_ullong answers[RPROXY_STATUS_CLASSES];   /* attempts, by class of the status */
     atomic_ullong opened, reused;       /* connections of attempts */
     rproxy_histogram first_byte, total;
     atomic_ullong repeated;             /* attempts of requests that had failed before */
-    atomic_ullong ejections;            /* ever */
+    atomic_ullong ejections;            /* member: ever */
     atomic_ullong errors[RPROXY_REASONS_MAX];
     /* Pool. */
     atomic_ullong no_member, busy;      /* requests that were not served, queues apart */
@@ -53,7 +52,7 @@ typedef struct rp_slot {
     _Alignas(64) atomic_ullong version; /* pool: counts what changes who can be chosen */
     atomic_ullong requests;             /* member: attempts; pool: first attempts */
     atomic_ullong retries;              /* pool: other attempts */
-    atomic_ullong failures;             /* member */
+    atomic_ullong failures;             /* attempts without a complete answer */
     atomic_ullong sent, received;       /* bytes of bodies */
     atomic_ullong window;               /* member: failures of late, see rp_outlier.c */
     atomic_ullong window_requests;      /* member: requests when the window began */
@@ -90,6 +89,12 @@ typedef struct rp_slot {
     atomic_int first_entry;             /* pool: 1 + slot of a member that differs; 0: none does */
     atomic_ullong roster_version;       /* pool: counts changes of members and their values */
 } rp_slot;
+
+/** Counts what is only shown: nothing else depends on it. */
+static inline void rp_count(atomic_ullong *counter)
+{
+    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
 
 /** The parent, before children: makes the memory, or finds that of the last configuration, and
  * begins a new generation. process_pool is the process's, temp_pool lives until the last claim;

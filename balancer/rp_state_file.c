@@ -52,8 +52,6 @@ void rp_state_file_reset(void)
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
-static const char *const state_names[] = { "up", "drain", "down" };
-
 static json_t *values_to_json(const rp_roster_values *values, unsigned int which)
 {
     json_t *made = json_object();
@@ -63,7 +61,7 @@ static json_t *values_to_json(const rp_roster_values *values, unsigned int which
     if (which & RP_VALUE_MAX)
         json_object_set_new(made, "max", json_integer(values->max));
     if (which & RP_VALUE_STATE)
-        json_object_set_new(made, "state", json_string(state_names[values->state]));
+        json_object_set_new(made, "state", json_string(rp_state_names[values->state]));
     if (which & RP_VALUE_BACKUP)
         json_object_set_new(made, "backup", json_boolean(values->is_backup));
     if (which & RP_VALUE_ZONE)
@@ -75,27 +73,38 @@ static json_t *values_to_json(const rp_roster_values *values, unsigned int which
     return made;
 }
 
+static void set_hash(json_t *member, const char *key, apr_uint64_t hash)
+{
+    char text[20];
+
+    apr_snprintf(text, sizeof(text), "%016" APR_UINT64_T_HEX_FMT, hash);
+    json_object_set_new(member, key, json_string(text));
+}
+
 /** With the lock. */
 static void add_pool(json_t *members, const rp_balancer *balancer)
 {
     for (const rp_entry *entry = rp_entry_first(balancer->slot); entry;
          entry = rp_entry_next(entry)) {
-        char stanza[20];
         const char *url = entry->url;
+        int is_found = entry->is_added && entry->from == RP_FROM_DISCOVERY;
+        json_t *member;
 
-        /* What discovery finds it finds again. */
-        if (entry->is_added && entry->from != RP_FROM_API)
+        /* What discovery finds it finds again, but not what was changed of it. */
+        if (is_found && !entry->is_removed && !entry->overridden)
             continue;
         if (!entry->is_added && entry->number >= balancer->count)
             continue;
         if (!entry->is_added)
             url = balancer->more[entry->number].url;
-        apr_snprintf(stanza, sizeof(stanza), "%016" APR_UINT64_T_HEX_FMT, entry->stanza);
-        json_array_append_new(members, json_pack("{s:s,s:s,s:s,s:b,s:b,s:s,s:I,s:o}",
-                              "pool", balancer->name, "url", url, "stanza", stanza,
-                              "added", entry->is_added, "removed", entry->is_removed,
-                              "who", entry->who, "changed", (json_int_t)entry->changed,
-                              "set", values_to_json(&entry->values, entry->overridden)));
+        member = json_pack("{s:s,s:s,s:b,s:b,s:s,s:I,s:o}", "pool", balancer->name, "url", url,
+                           "added", entry->is_added, "removed", entry->is_removed,
+                           "who", entry->who, "changed", (json_int_t)entry->changed,
+                           "set", values_to_json(&entry->values, entry->overridden));
+        set_hash(member, is_found ? "source" : "stanza", is_found ? entry->source : entry->stanza);
+        if (is_found)
+            json_object_set_new(member, "found", values_to_json(&entry->base, RP_VALUES_ALL));
+        json_array_append_new(members, member);
     }
 }
 
@@ -153,19 +162,9 @@ static int replace(apr_pool_t *pool, const char *text)
     return done;
 }
 
-static unsigned long long versions(void)
-{
-    const apr_array_header_t *all = rp_balancer_all();
-    unsigned long long sum = 0;
-
-    for (int i = 0; i < all->nelts; i++)
-        sum += rp_roster_version(APR_ARRAY_IDX(all, i, const rp_balancer *));
-    return sum;
-}
-
 static void write_now(rp_keeper *keeper)
 {
-    unsigned long long now = versions();
+    unsigned long long now = rp_roster_versions(rp_balancer_all());
     apr_pool_t *pool;
     char *text;
 
@@ -250,15 +249,14 @@ static void name_from(const json_t *set, const char *key, char *value, unsigned 
 static unsigned int values_from_json(const json_t *set, rp_roster_values *values)
 {
     const char *name = json_string_value(json_object_get(set, "state"));
+    int found = name ? rp_state_named(name) : -1;
     unsigned int which = 0;
 
     number_from(set, "weight", &values->weight, RP_VALUE_WEIGHT, &which);
     number_from(set, "max", &values->max, RP_VALUE_MAX, &which);
-    for (int i = 0; name && i < 3; i++) {
-        if (!strcmp(name, state_names[i])) {
-            values->state = (rp_admin_state)i;
-            which |= RP_VALUE_STATE;
-        }
+    if (found >= 0) {
+        values->state = (rp_admin_state)found;
+        which |= RP_VALUE_STATE;
     }
     if (json_is_boolean(json_object_get(set, "backup"))) {
         values->is_backup = json_is_true(json_object_get(set, "backup"));
@@ -278,6 +276,11 @@ static const char *text_of(const json_t *member, const char *key)
     const char *text = json_string_value(json_object_get(member, key));
 
     return text ? text : "";
+}
+
+static apr_uint64_t hash_of(const json_t *member, const char *key)
+{
+    return (apr_uint64_t)strtoull(text_of(member, key), NULL, 16);
 }
 
 /** The member's slot if it is configured, NULL: it isn't. */
@@ -301,7 +304,8 @@ static void restore(apr_pool_t *pool, rp_balancer *balancer, const json_t *membe
     int number = 0;
     rp_slot *slot = configured_slot(balancer, rp_balancer_normal_url(pool, url), &number);
 
-    made.stanza = (apr_uint64_t)strtoull(text_of(member, "stanza"), NULL, 16);
+    made.stanza = hash_of(member, "stanza");
+    made.source = hash_of(member, "source");
     made.changed = json_integer_value(json_object_get(member, "changed"));
     made.is_removed = json_is_true(json_object_get(member, "removed"));
     made.overridden = values_from_json(json_object_get(member, "set"), &made.values);
@@ -313,8 +317,17 @@ static void restore(apr_pool_t *pool, rp_balancer *balancer, const json_t *membe
         rp_entry_put(balancer->slot, slot, &made);
     }
     else if (!slot && json_is_true(json_object_get(member, "added"))
-             && !rp_roster_check_url(pool, url))
-        rp_roster_put(balancer, url, rp_balancer_normal_url(pool, url), &made, &change);
+             && !rp_roster_check_url(pool, url)) {
+        const char *key = rp_balancer_normal_url(pool, url);
+
+        if (!made.source)
+            rp_roster_put(balancer, url, key, &made, &change);
+        else if (values_from_json(json_object_get(member, "found"), &made.base)
+                 == RP_VALUES_ALL) {
+            made.from = RP_FROM_DISCOVERY;
+            rp_roster_await(balancer, url, key, &made);
+        }
+    }
 }
 
 void rp_state_file_read(apr_pool_t *pool, const server_rec *server, const apr_array_header_t *all)

@@ -62,15 +62,6 @@ static int find_route(const rp_table *table, rp_span route)
     return -1;
 }
 
-static int has_tried(const rproxy_use *use, int number)
-{
-    for (int i = 0; i < use->tried_count; i++) {
-        if (use->tried[i] == number)
-            return 1;
-    }
-    return 0;
-}
-
 /** How far a member is from a key: the nearest one serves it. Of two members the one that is nearer
  * stays so whoever else comes or goes, and weights are the chances to be nearest. */
 static double distance(const rproxy_member *member, apr_uint64_t id, apr_uint64_t key)
@@ -96,9 +87,8 @@ static int find_hashed(const rp_balancer *balancer, const rp_table *table,
         if (rp_member_state(balancer, member) != RP_MEMBER_UP
             || !rp_member_is_usable(member->slot, now, &until)
             || (best >= 0 && member->rank > table->more[best].rank)
-            || (public->max && atomic_load_explicit(&member->slot->shared.in_flight,
-                                                    memory_order_relaxed) >= public->max)
-            || has_tried(use, i))
+            || rp_member_is_at_max(table, i)
+            || rp_has_tried(use, i))
             continue;
         its = distance(public, id_of(table->more[i].slot), key);
         if (best < 0 || member->rank < table->more[best].rank || its < least) {

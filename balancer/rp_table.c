@@ -143,8 +143,11 @@ static int copy_roster(const rp_balancer *balancer, differing *copied)
     copied->all = calloc((apr_size_t)count + 1, sizeof(*copied->all));
     for (entry = rp_entry_first(balancer->slot); entry && copied->all;
          entry = rp_entry_next(entry)) {
-        rp_differing *copy = &copied->all[copied->count++];
+        rp_differing *copy;
 
+        if (entry->is_awaited)
+            continue;
+        copy = &copied->all[copied->count++];
         copy->slot = rp_entry_slot(entry);
         copy->incarnation = atomic_load(&copy->slot->incarnation);
         copy->entry = *entry;

@@ -10,7 +10,6 @@
  * (rp_balancer_changed), the parent when it has settled the places of a child that died. Who was
  * called and got a place, or can't use the one there is, calls the next one as long as there is
  * room. A call is lost only with the child it was for; the threads look after that. */
-#include <signal.h>
 #include <apr_strings.h>
 #include <apr_thread_proc.h>
 #include "httpd.h"
@@ -19,6 +18,7 @@
 #include "balancer/rp_balancer.h"
 #include "balancer/rp_sticky.h"
 #include "balancer/rp_waiters.h"
+#include "rproxy/rp_signals.h"
 
 APLOG_USE_MODULE(rproxy_balancer);
 
@@ -36,11 +36,6 @@ typedef struct waiting {
 } waiting;
 
 /* ---- requests -------------------------------------------------------------------------------- */
-
-static void count(atomic_ullong *counter)
-{
-    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
-}
 
 /** Takes the request out of the line. Nonzero: it was called and hasn't answered. */
 static int leave(rp_balancer *balancer, rproxy_use *use)
@@ -69,7 +64,7 @@ static rproxy_verdict join(rp_balancer *balancer, rproxy_use *use, apr_time_t no
         || !rp_queue_join(balancer->queue, owner, balancer->queue_max, &ticket)) {
         if (owner.waiter >= 0)
             rp_waiter_give_back(owner.waiter);
-        count(&balancer->slot->queue_full);
+        rp_count(&balancer->slot->queue_full);
         return RPROXY_QUEUE_FULL;
     }
     own = apr_palloc(use->request->pool, sizeof(*own));
@@ -77,7 +72,7 @@ static rproxy_verdict join(rp_balancer *balancer, rproxy_use *use, apr_time_t no
     use->waiting = own;
     use->wait_fd = rp_waiter_fd(owner.waiter);
     use->wait_until = now + balancer->queue_timeout;
-    count(&balancer->slot->queued);
+    rp_count(&balancer->slot->queued);
     if (atomic_load(&sleeps) && atomic_exchange(&sleeps, 0))
         rp_shared_wake_thread();
     /* What has become free before nobody else was told of. */
@@ -125,7 +120,7 @@ static rproxy_verdict look_again(rp_balancer *balancer, rproxy_use *use, apr_tim
         return RPROXY_QUEUED;
     if (leave(balancer, use))
         call_next(balancer, 0, now);
-    count(&balancer->slot->queue_timeouts);
+    rp_count(&balancer->slot->queue_timeouts);
     return RPROXY_QUEUE_TIMEOUT;
 }
 
@@ -141,7 +136,7 @@ rproxy_verdict rp_waiting_choose(rp_balancer *balancer, rproxy_use *use, apr_tim
             return verdict;
     }
     else
-        count(&balancer->slot->requests);
+        rp_count(&balancer->slot->requests);
     return join(balancer, use, now);
 }
 
@@ -260,18 +255,16 @@ static void add_lines(apr_pool_t *pool, const apr_array_header_t *all)
 
 apr_status_t rp_waiting_start(apr_pool_t *child_pool, const apr_array_header_t *all)
 {
-    sigset_t every, old;
+    sigset_t before;
     apr_status_t rv;
 
     add_lines(child_pool, all);
     if (!lines->nelts)
         return APR_SUCCESS;
     atomic_store(&ends, 0);
-    /* Signals are for the MPM's threads. */
-    sigfillset(&every);
-    pthread_sigmask(SIG_SETMASK, &every, &old);
+    rp_signals_block(&before);
     rv = apr_thread_create(&thread, NULL, run, NULL, child_pool);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    rp_signals_restore(&before);
     if (rv == APR_SUCCESS)
         apr_pool_pre_cleanup_register(child_pool, NULL, stop);
     else {

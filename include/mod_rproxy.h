@@ -89,6 +89,17 @@ APR_DECLARE_OPTIONAL_FN(struct ssl_ctx_st *, rproxy_settings_tls,
                         (const server_rec *server, const rproxy_settings *settings,
                          const char **name));
 
+/** RProxyResolver, for what else looks names up. Constant. */
+typedef struct rproxy_resolver {
+    const char *servers;                /* for c-ares, with commas between; NULL: the system's */
+    apr_interval_time_t min_ttl, max_ttl;
+    apr_interval_time_t timeout;        /* of one lookup */
+} rproxy_resolver;
+
+/** That of the main server. In children. */
+APR_DECLARE_OPTIONAL_FN(const rproxy_resolver *, rproxy_resolver_get,
+                        (const server_rec *main_server));
+
 /** What a pool may know of a request. Everything lives as long as the request. */
 typedef struct rproxy_request {
     apr_pool_t *pool;

@@ -67,6 +67,14 @@ static inline int rproxy_status_class(int status)
     return status >= 100 && status < 600 ? status / 100 : 0;
 }
 
+static inline const char *rproxy_status_class_name(int status_class)
+{
+    static const char *const names[] = { "none", "1xx", "2xx", "3xx", "4xx", "5xx" };
+
+    _Static_assert(sizeof(names) / sizeof(names[0]) == RPROXY_STATUS_CLASSES, "one for each");
+    return names[status_class];
+}
+
 /** More than there are reasons for failures, see rproxy_result.reason. */
 #define RPROXY_REASONS_MAX 40
 

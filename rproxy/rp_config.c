@@ -185,15 +185,30 @@ void *rp_config_merge_server(apr_pool_t *pool, void *base_config, void *add_conf
 
 const rp_retry rp_retry_default = { .tries = 2, .on = RP_RETRY_ERROR };
 
-int rp_error_override_keeps(const rp_field *field)
+static int is_kept(const rp_field *field)
 {
-    static const char *const kept[] = { "WWW-Authenticate", "Retry-After", "Set-Cookie", "Allow" };
+    static const char *const names[] = { "WWW-Authenticate", "Retry-After", "Set-Cookie", "Allow" };
 
-    for (apr_size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++) {
-        if (!strcasecmp(field->name, kept[i]))
+    for (apr_size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (!strcasecmp(field->name, names[i]))
             return 1;
     }
     return 0;
+}
+
+void rp_error_override_keep(const rp_fields *replaced, rp_fields *kept)
+{
+    int has_cookie = 0;
+
+    for (int i = 0; i < replaced->count; i++) {
+        if (is_kept(&replaced->items[i])) {
+            *rp_fields_push(kept) = replaced->items[i];
+            has_cookie |= replaced->items[i].id == RP_FIELD_SET_COOKIE;
+        }
+    }
+    /* What the response said of caches is gone with its page; a cookie is one client's only. */
+    if (has_cookie)
+        rp_fields_add(kept, "Cache-Control", "private");
 }
 
 int rp_config_trusts(const rp_server_config *server, apr_sockaddr_t *address)

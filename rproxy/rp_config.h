@@ -92,8 +92,8 @@ static inline rp_dir_config *rp_dir_config_of(const ap_conf_vector_t *per_dir)
  * response with this status. */
 int rp_error_override_covers(const rp_error_override *override, int status);
 
-/** Nonzero for a field of the replaced response that the client needs with the page of ours. */
-int rp_error_override_keeps(const rp_field *field);
+/** Adds the fields of the replaced response that the client needs with the page of ours. */
+void rp_error_override_keep(const rp_fields *replaced, rp_fields *kept);
 
 /** Nonzero if RProxyTrustedProxy lists the peer at address. */
 int rp_config_trusts(const rp_server_config *server, apr_sockaddr_t *address);

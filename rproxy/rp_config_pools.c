@@ -79,6 +79,11 @@ static struct ssl_ctx_st *rproxy_settings_tls(const server_rec *server,
     return rp_tls_get(tls);
 }
 
+static const rproxy_resolver *rproxy_resolver_get(const server_rec *main_server)
+{
+    return &rp_server_config_of(main_server)->resolver;
+}
+
 void rp_config_register_pools(void)
 {
     APR_REGISTER_OPTIONAL_FN(rproxy_target_parse);
@@ -86,6 +91,7 @@ void rp_config_register_pools(void)
     APR_REGISTER_OPTIONAL_FN(rproxy_settings_directives);
     APR_REGISTER_OPTIONAL_FN(rproxy_settings_make);
     APR_REGISTER_OPTIONAL_FN(rproxy_settings_tls);
+    APR_REGISTER_OPTIONAL_FN(rproxy_resolver_get);
 }
 
 /* ---- check_config ---------------------------------------------------------------------------- */

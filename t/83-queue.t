@@ -6,6 +6,7 @@
 # Upstreams hold requests until they are told; mod_status on a port of its own says who waits.
 use FindBin;
 use lib "$FindBin::Bin/lib";
+use RProxy::Pools;
 use RProxy::Test;
 
 my @lanes = (lanes => [qw(event prefork engine engine-h2)]);
@@ -35,33 +36,19 @@ sub start {
     $t->mpm_config(StartServers => 3, ServerLimit => 6, ThreadsPerChild => 8,
         MaxRequestWorkers => 48) if $t->mpm eq 'event';
     $t->mpm_config(StartServers => 16, MaxSpareServers => 20) if $t->mpm eq 'prefork';
-    $t->{status_port} //= $t->listen;
-    $t->extra_modules('status');
     $t->access_format('%U queue=%{rproxy-queue}e attempts=%{rproxy-attempts}e '
             . 'error=%{rproxy-error}e');
-    write_config($t, @lines);
-    return $t->start;
+    return write_config($t, @lines)->start;
 }
 
 sub write_config {
     my ($t, @lines) = @_;
     $t->server_config(@lines);
-    $t->vhost('status.test', ['RProxyPass / !', '<Location />', 'SetHandler server-status',
-            '</Location>'], port => $t->{status_port}, tls => 0);
-    return;
+    return status_vhost($t);
 }
 
-# What mod_status says of the pool; in-flight: of its members, all together.
-sub counted {
-    my ($t) = @_;
-    my $client = $t->raw_client(port => $t->{status_port}, tls => 0);
-    my $text = $client->request('GET', '/?auto', { headers => [Host => 'status.test'] })->body;
-    $client->close;
-    my %found = map { split /=/ } split / /, $text =~ /^RProxyPool-app: (.*)$/m ? $1 : '';
-    $found{'in-flight'} = 0;
-    $found{'in-flight'} += abs for $text =~ /^RProxyMember-app-.*? in-flight=(-?\d+)/mg;
-    return \%found;
-}
+# What is counted of the pool.
+sub counted { my ($t) = @_; return pool_status($t)->{app} // {} }
 
 sub wait_counted {
     my ($t, $key, $value, $seconds) = @_;

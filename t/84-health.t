@@ -6,8 +6,10 @@
 # its own says what the balancer thinks of members.
 use FindBin;
 use lib "$FindBin::Bin/lib";
+use RProxy::DNS;
 use RProxy::Directives;
 use RProxy::HPACK;
+use RProxy::Pools;
 use RProxy::Test;
 
 my @both = (lanes => [qw(event engine)]);
@@ -34,12 +36,8 @@ sub pool {
 
 sub prepare {
     my ($t, @lines) = @_;
-    $t->{status_port} //= $t->listen;
-    $t->extra_modules('status');
     $t->server_config(@lines);
-    $t->vhost('status.test', ['RProxyPass / !', '<Location />', 'SetHandler server-status',
-            '</Location>'], port => $t->{status_port}, tls => 0);
-    return $t;
+    return status_vhost($t);
 }
 
 sub start { my ($t, @lines) = @_; return prepare($t, @lines)->start }
@@ -47,14 +45,8 @@ sub start { my ($t, @lines) = @_; return prepare($t, @lines)->start }
 # The state of each pool's member, or members.
 sub states {
     my ($t) = @_;
-    my $client = $t->raw_client(port => $t->{status_port}, tls => 0);
-    my $text = $client->request('GET', '/?auto', { headers => [Host => 'status.test'] })->body;
-    $client->close;
-    my %states;
-    while ($text =~ /^RProxyMember-([a-z0-9]+)-\S+: state=(\S+)/mg) {
-        $states{$1} = defined $states{$1} ? "$states{$1} $2" : $2;
-    }
-    return \%states;
+    my $pools = pool_status($t);
+    return { map { $_ => join ' ', map { $_->{state} } @{ $pools->{$_}{members} } } keys %$pools };
 }
 
 sub wait_states {
@@ -71,15 +63,7 @@ sub wait_states {
 }
 
 # Who answers so many requests.
-sub answering {
-    my ($t, $requests) = @_;
-    my %got;
-    for (1 .. $requests) {
-        my $response = $t->get('/');
-        $got{ $response->header('X-Member') // $response->status }++;
-    }
-    return join ' ', sort keys %got;
-}
+sub answering { my ($t, $requests) = @_; return join ' ', sort keys %{ spread($t, $requests) } }
 
 sub cause {
     my ($t, $pool, $cause) = @_;
@@ -135,6 +119,19 @@ behaviour 'what a check asks and expects', @event, sub {
     wait_states($t, map { $_ => /ok$/ ? 'up' : 'unhealthy' } keys %checks);
     cause($t, 'bodybad', qr/the body does not match/);
     cause($t, 'expectbad', qr/status 418 instead of 200-399/);
+};
+
+behaviour 'names are looked up as RProxyResolver says', @event, sub {
+    my ($t) = @_;
+    my $dns = RProxy::DNS->start($t);
+    my $up = member($t, 0);
+    $dns->set('app.test', A => ['127.0.0.1']);
+    start($t, 'RProxyResolver ' . $dns->address,
+        pool('here', ['http://app.test:' . $up->port], "RProxyHealthCheck http uri=/health $OFTEN"),
+        pool('gone', ['http://gone.test:' . $up->port], "RProxyHealthCheck tcp fall=2 $OFTEN"));
+    cause($t, 'gone', qr/no address: /);
+    wait_until('a check', undef, sub { return scalar $up->requests });
+    wait_states($t, here => 'up', gone => 'unhealthy');
 };
 
 behaviour 'TLS is verified as that of requests is', @event, sub {
@@ -290,7 +287,7 @@ behaviour 'a check that passes ends an ejection', @both, sub {
     is(answering($t, 6), '0', 'one is gone');
     wait_states($t, app => 'up ejected');
     $up[1]->listen->start;
-    wait_until('it to be back', 10, sub { return answering($t, 1) eq '1' });
+    wait_until('it to be back', undef, sub { return answering($t, 1) eq '1' });
     wait_states($t, app => 'up up');
 };
 

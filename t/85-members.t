@@ -5,20 +5,16 @@
 # Members that come, go and change while the server runs: from a file, from DNS.
 use FindBin;
 use lib "$FindBin::Bin/lib";
-use RProxy::Test;
 use RProxy::DNS;
+use RProxy::Pools;
+use RProxy::Test;
+use MIME::Base64 ();
+
+# The same with every MPM: the sanitized run, which is slow, leaves one out.
+without_lanes 'prefork' if $ENV{RPROXY_SANITIZED};
 
 my @lanes = (lanes => [qw(event prefork engine engine-h2)]);
 my @two = (lanes => [qw(event engine)]);
-
-# Upstreams that say in X-Member who they are.
-sub members {
-    my ($t, $count, %args) = @_;
-    return map {
-        my $number = $_;
-        $t->upstream(%args)->reply_with(200, ['X-Member' => $number], 'x')
-    } 0 .. $count - 1;
-}
 
 # Upstreams on one port of 127.0.0.1, 127.0.0.2 ..., which say their number and the Host they saw.
 sub addresses {
@@ -41,39 +37,21 @@ sub pool {
     return;
 }
 
+# Replaces members.json as a whole: nobody is to see a part of it.
+sub write_text {
+    my ($t, $text) = @_;
+    my $new = $t->file('members.json.new', $text);
+    my $path = $new =~ s/\.new$//r;
+    rename $new, $path or die "$path: $!\n";
+    return $path;
+}
+
 sub write_members {
     my ($t, @members) = @_;
-    return $t->file('members.json', '{"members": [' . join(', ', map { "{$_}" } @members) . ']}');
+    return write_text($t, '{"members": [' . join(', ', map { "{$_}" } @members) . ']}');
 }
 
 sub by_url { my ($up, $more) = @_; return '"url": "' . $up->url . '"' . ($more ? ", $more" : '') }
-
-# Who answers so many requests: { member => how many }.
-sub spread {
-    my ($t, $requests) = @_;
-    my %got;
-    for (1 .. $requests) {
-        my $response = $t->get('/');
-        $got{ $response->header('X-Member') // $response->status }++;
-    }
-    return \%got;
-}
-
-# Waits until exactly these have their share of as many requests.
-sub becomes {
-    my ($t, $wanted, $name) = @_;
-    my ($sum, $got) = (0);
-    $sum += $_ for values %$wanted;
-    # No die: is_deeply says what came instead.
-    eval {
-        wait_until($name, undef, sub {
-            $got = spread($t, $sum);
-            return join(' ', map { "$_=$got->{$_}" } sort keys %$got)
-                eq join(' ', map { "$_=$wanted->{$_}" } sort keys %$wanted);
-        });
-    };
-    return is_deeply($got, $wanted, $name);
-}
 
 behaviour 'members come, change and go with a file', @lanes, sub {
     my ($t) = @_;
@@ -122,7 +100,7 @@ behaviour 'a broken file changes nothing', @two, sub {
     for my $case (@broken) {
         my ($text, $message) = @$case;
         my $offset = $t->log_size;
-        $t->file('members.json', $text);
+        write_text($t, $text);
         ok($t->wait_log(qr/RP0426: pool app: file \S+ .*those known last stay: .*$message/, undef,
                 $offset), $text || 'an empty file');
         is_deeply(spread($t, 2), { 0 => 2 }, 'the last ones stay');
@@ -179,7 +157,7 @@ behaviour 'what a file has found stays over a graceful restart, and when a child
     is_deeply(spread($t, 4), { 0 => 2, 1 => 2 }, 'at once after the restart');
     my @children = $t->children;
     kill 'KILL', @children;
-    wait_until('another child', 20, sub {
+    wait_until('another child', undef, sub {
         return scalar grep { my $pid = $_; !grep { $_ == $pid } @children } $t->children;
     });
     write_members($t, by_url($up[1]));
@@ -191,8 +169,7 @@ behaviour 'each address of a name is a member', @lanes, sub {
     my $dns = RProxy::DNS->start($t);
     my ($port, @up) = addresses($t, 3);
     $dns->set('app.test', ttl => 1, A => ['127.0.0.1', '127.0.0.2']);
-    pool($t, "RProxyMember http://app.test:$port weight=2",
-        'RProxyResolve ttl=auto min=100ms resolvers=' . $dns->address);
+    pool($t, "RProxyMember http://app.test:$port weight=2", 'RProxyResolve ttl=auto min=100ms');
     $t->server_config('RProxyResolver ' . $dns->address, 'RProxyPreserveHost off');
     $t->start;
     becomes($t, { 1 => 2, 2 => 2 }, 'both');
@@ -212,13 +189,13 @@ behaviour 'a service of DNS: weights, and backups by priority', @two, sub {
     my @up = members($t, 3);
     $dns->set("node$_.test", A => ['127.0.0.1']) for 0 .. 2;
     my $set = sub {
-        $dns->set('_http._tcp.app.test', ttl => 1,
+        $dns->set('_http._tcp.app.test', ttl => 3600,
             SRV => [map { [$_->[1], $_->[2], $up[$_->[0]]->port, "node$_->[0].test"] } @_]);
     };
     $set->([0, 10, 30], [1, 10, 10], [2, 20, 5]);
     pool($t, 'RProxyMember http+srv://_http._tcp.app.test',
-        'RProxyResolve ttl=auto min=100ms resolvers=' . $dns->address);
-    $t->server_config('RProxyResolver ' . $dns->address);
+        'RProxyResolve ttl=auto resolvers=' . $dns->address);
+    $t->server_config('RProxyResolver ' . $dns->address . ' min-ttl=100ms max-ttl=200ms');
     $t->start;
     becomes($t, { 0 => 6, 1 => 2 }, 'by weight');
     $_->refuse for @up[0, 1];
@@ -279,6 +256,94 @@ behaviour 'changes are kept while the server is stopped, those of edited lines a
     $t->start;
     ok($t->wait_log(qr/RP0430: RProxyStateFile \S+ can't be read, .* line 1, column /), 'broken');
     is_deeply(spread($t, 3), { 0 => 1, 1 => 1, 2 => 1 }, 'members are as configured');
+};
+
+# The manager at /m, which may change members.
+sub manager {
+    my ($t) = @_;
+    $t->server_config('<Location /m>', 'SetHandler rproxy-manager', 'RProxyManager changes=on',
+        '</Location>');
+    return;
+}
+
+sub change {
+    my ($t, $method, $url, $body) = @_;
+    my $client = $t->raw_client;
+    my $response = $client->request($method,
+        '/m/api/pools/app/members/' . MIME::Base64::encode_base64url($url),
+        { headers => ['Content-Type' => 'application/json'], body => $body });
+    $client->close;
+    like($response->status, qr/^20[04]$/, "$method $url");
+    return;
+}
+
+# A directory for RProxyStateFile: (its path, what is in it).
+sub state_file {
+    my ($t) = @_;
+    my $path = $t->directory . '/state/members.json';
+    $t->file('state/made', '');
+    chmod 0777, $t->directory . '/state' or die "chmod: $!\n";
+    $t->server_config("RProxyStateFile $path");
+    return sub {
+        open my $fh, '<', $path or return '';
+        local $/;
+        return <$fh>;
+    };
+}
+
+behaviour 'changes of members that were found are kept while the server is stopped', @two, sub {
+    my ($t) = @_;
+    my @up = members($t, 4);
+    my $file = write_members($t, map { by_url($_) } @up);
+    pool($t, "RProxyMembersFile $file interval=50ms");
+    manager($t);
+    my $kept = state_file($t);
+    $t->start;
+    becomes($t, { 0 => 2, 1 => 2, 2 => 2, 3 => 2 }, 'as found');
+    change($t, 'PATCH', $up[0]->url, '{"state": "drain"}');
+    change($t, 'PATCH', $up[1]->url, '{"weight": 3}');
+    change($t, 'PATCH', $up[2]->url, '{"weight": 5, "max": 100}');
+    change($t, 'DELETE', $up[3]->url);
+    wait_until('the file', undef, sub { return $kept->() =~ /"removed": true/ });
+    $t->stop;
+    my @edited = ((map { by_url($_) } @up[0, 1]), by_url($up[2], '"weight": 2'), by_url($up[3]));
+    write_members($t, @edited);
+    for my $start (1, 2) {
+        $t->start;
+        becomes($t, { 1 => 6, 2 => 4 }, 'they hold, but for a value that the file has changed');
+        $t->graceful;
+        is_deeply(spread($t, 10), { 1 => 6, 2 => 4 }, 'also after a graceful restart');
+        $t->stop;
+    }
+    like($kept->(), qr/"max": 100/, 'the other one stays');
+
+    $t->start;
+    becomes($t, { 1 => 6, 2 => 4 }, 'found again');
+    write_members($t, @edited[1 .. 3]);
+    wait_until('the file', undef, sub { return $kept->() !~ /"drain"/ });
+    write_members($t, @edited);
+    becomes($t, { 0 => 2, 1 => 6, 2 => 4 }, 'one that was away is new');
+};
+
+behaviour 'changes of an address are kept while the server is stopped', @two, sub {
+    my ($t) = @_;
+    my $dns = RProxy::DNS->start($t);
+    my ($port, @up) = addresses($t, 3);
+    $dns->set('app.test', ttl => 1, A => ['127.0.0.1', '127.0.0.2', '127.0.0.3']);
+    pool($t, "RProxyMember http://app.test:$port", 'RProxyResolve ttl=auto min=100ms');
+    $t->server_config('RProxyResolver ' . $dns->address);
+    manager($t);
+    my $kept = state_file($t);
+    $t->start;
+    becomes($t, { 1 => 2, 2 => 2, 3 => 2 }, 'as found');
+    change($t, 'PATCH', "http://app.test:$port#127.0.0.2", '{"state": "drain"}');
+    wait_until('the file', undef, sub { return $kept->() =~ /"drain"/ });
+    $t->stop;
+    $dns->set('app.test', code => 'SERVFAIL');
+    $t->start;
+    ok($t->wait_log(qr/RP0426: pool app: DNS of \S+: no members are found/), 'DNS fails at first');
+    $dns->set('app.test', ttl => 1, A => ['127.0.0.1', '127.0.0.2', '127.0.0.3']);
+    becomes($t, { 1 => 2, 3 => 2 }, 'it is drained');
 };
 
 done_testing;

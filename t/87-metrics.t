@@ -139,7 +139,10 @@ behaviour 'requests, bytes, errors and times of each rule and member', @lanes, s
     wait_for_values($t, 'rproxy_route', route_labels($t, '/', 'balancer://pool/'),
         qq(requests_total{lane="$lane",code="2xx"}) => 5);
     wait_for_values($t, 'rproxy_pool', 'pool="pool"', requests_total => 5, requests_in_flight => 0,
-        retries_total => 0, 'members{state="up"}' => 2, 'unserved_total{reason="no-member"}' => 0);
+        retries_total => 0, 'members{state="up"}' => 2, 'unserved_total{reason="no-member"}' => 0,
+        'attempts_total{code="2xx"}' => 5, 'attempts_total{code="none"}' => 0,
+        request_body_bytes_total => 0, response_body_bytes_total => 50,
+        first_byte_seconds_count => 5, duration_seconds_count => 5);
     wait_for_values($t, 'rproxy_member', 'pool="pool",member="' . $up->url . '"',
         'requests_total{code="2xx"}' => 5, 'requests_total{code="none"}' => 0,
         requests_in_flight => 0, retries_total => 0, response_body_bytes_total => 50,
@@ -150,6 +153,8 @@ behaviour 'requests, bytes, errors and times of each rule and member', @lanes, s
     my $app = route_labels($t, '/app', $target);
     is($all->{"rproxy_route_connections_opened_total{$app}"}
             + $all->{"rproxy_route_connections_reused_total{$app}"}, 4, 'each had a connection');
+    is($all->{'rproxy_pool_connections_opened_total{pool="pool"}'}
+            + $all->{'rproxy_pool_connections_reused_total{pool="pool"}'}, 5, 'the pool');
     cmp_ok($all->{"rproxy_route_duration_seconds_sum{$app}"}, '>=',
         $all->{"rproxy_route_first_byte_seconds_sum{$app}"}, 'the end comes last');
     ok(exists $all->{'rproxy_tunnels_open'}, 'the whole process');
@@ -165,7 +170,9 @@ behaviour 'retries, failures and ejections of members', lanes => [qw(prefork eng
         '<RProxyBalancer off>', 'RProxyMember ' . $up->url . ' state=down', '</RProxyBalancer>');
     is($t->get('/')->status, 200, 'answered') for 1 .. 4;
     wait_for_values($t, 'rproxy_pool', 'pool="pool"', requests_total => 4, retries_total => 2,
-        'members{state="ejected"}' => 1);
+        'members{state="ejected"}' => 1, 'errors_total{reason="connection-refused"}' => 2,
+        'attempts_total{code="2xx"}' => 4, 'attempts_total{code="none"}' => 2,
+        first_byte_seconds_count => 4, duration_seconds_count => 6);
     wait_for_values($t, 'rproxy_member', "pool=\"pool\",member=\"$gone\"",
         'errors_total{reason="connection-refused"}' => 2, 'requests_total{code="none"}' => 2,
         ejections_total => 1, 'state{state="ejected"}' => 1, retries_total => 0);
@@ -180,6 +187,33 @@ behaviour 'retries, failures and ejections of members', lanes => [qw(prefork eng
     wait_for_values($t, 'rproxy_route', route_labels($t, '/off', 'balancer://off/'),
         'errors_total{reason="no-member"}' => 1, connections_opened_total => 0,
         duration_seconds_count => 1);
+};
+
+behaviour 'what a pool has counted stays when members go', lanes => [qw(event engine)], sub {
+    my ($t) = @_;
+    my @up = map { $t->upstream->reply_with(200, [], 'x') } 0, 1;
+    my $members = sub {
+        my $new = $t->file('members.json.new',
+            '{"members": [' . join(', ', map { '{"url": "' . $_->url . '"}' } @_) . ']}');
+        my $path = $new =~ s/\.new$//r;
+        rename $new, $path or die "$path: $!\n";
+        return $path;
+    };
+    my $file = $members->(@up);
+    $t->config('RProxyPass / balancer://pool/');
+    start($t, '<RProxyBalancer pool>', "RProxyMembersFile $file interval=50ms",
+        '</RProxyBalancer>');
+    wait_for_values($t, 'rproxy_pool', 'pool="pool"', 'members{state="up"}' => 2);
+    is($t->get('/')->status, 200, 'answered') for 1 .. 6;
+    my %counted = ('attempts_total{code="2xx"}' => 6, response_body_bytes_total => 6,
+        duration_seconds_count => 6);
+    wait_for_values($t, 'rproxy_pool', 'pool="pool"', %counted);
+    $members->($up[1]);
+    wait_for_values($t, 'rproxy_pool', 'pool="pool"', %counted, 'members{state="up"}' => 1);
+    $members->();
+    wait_for_values($t, 'rproxy_pool', 'pool="pool"', %counted, 'members{state="up"}' => 0);
+    $t->graceful;
+    wait_for_values($t, 'rproxy_pool', 'pool="pool"', %counted);
 };
 
 behaviour 'rules of sections and of .htaccess files', lanes => ['event'], sub {

@@ -7,6 +7,7 @@
 use FindBin;
 use lib "$FindBin::Bin/lib";
 use RProxy::Test;
+use Digest::SHA ();
 use MIME::Base64 ();
 
 my @two = (lanes => [qw(event engine)]);
@@ -374,6 +375,55 @@ behaviour 'forms of others and of yesterday do nothing', @two, sub {
     is(row($t, $url[0])->{state}, 'up', 'nothing has happened');
     is(post($t, { %{ $new->{fields} }, yes => 1 })->status, 303, 'asked again');
     is(row($t, $url[0])->{state}, 'removed', 'it is done');
+};
+
+# The token of a user and an hour as the server makes it, from the key that it keeps.
+sub token_of {
+    my ($t, $user, $hour) = @_;
+    my ($key) = slurp($t->directory . '/run/rproxy-sessions.key') =~ /^(\w+)/;
+    return Digest::SHA::hmac_sha256_hex(
+        join("\n", 'rproxy-manager form 1', $hour, $t->host, 0, 'user', $user), $key);
+}
+
+behaviour 'a form needs a token of its user, not older than the last hour', @two, sub {
+    my ($t) = @_;
+    $t->extra_modules(qw(authn_core auth_basic authn_anon authz_user));
+    manager($t, 'on', 'AuthType Basic', 'AuthName x', 'AuthBasicProvider anon', 'Anonymous *',
+        'Require valid-user');
+    pool_of_three($t);
+    $t->start;
+    my %login = map { $_ => [Authorization => 'Basic ' . MIME::Base64::encode("$_:x\@y", '')] }
+        qw(alice bob);
+    my $hour = sub { return int(time / 3600) };
+    my $began = $hour->();
+    my %form = map { $_ => form(page($t, '', @{ $login{$_} }), 'add') } qw(alice bob);
+    ok((grep { token_of($t, 'alice', $_) eq $form{alice}{token} } $began .. $hour->()), 'a token');
+    my $question = post($t, { %{ $form{alice} }, url => 'http://127.0.0.1:9' }, @{ $login{alice} });
+    my ($asked) = forms([elements($question->body)]);
+    my $yes = { %{ $asked->{fields} }, yes => 1 };
+
+    my %bad = ('of another user' => $form{bob}{token}, 'wrong' => 'a' x 64, 'a part' => 'a' x 63,
+        'of the hour before the last' => token_of($t, 'alice', $hour->() - 2), 'none' => undef);
+    for my $name (sort keys %bad) {
+        my %fields = (%$yes, token => $bad{$name});
+        delete $fields{token} if !defined $bad{$name};
+        for my $said ('', 1) {
+            my $refused = post($t, { %fields, yes => $said }, @{ $login{alice} });
+            is($refused->status, 403, "$name: " . ($said ? 'the action' : 'the question'));
+            like((those([elements($refused->body)], 'p', id => 'message'))[0]{text},
+                qr/too old, or not from this page: go back, load the page again/, 'and why');
+        }
+    }
+    my $journal = sub { return $t->get('/manager/api/journal', @{ $login{alice} })->body };
+    like($journal->(), qr/"entries": \[\]/, 'nothing has happened');
+    my ($now, $status);
+    do {
+        $now = $hour->();
+        $status = post($t, { %$yes, token => token_of($t, 'alice', $now - 1) }, @{ $login{alice} })
+            ->status;
+    } while ($status == 403 && $now != $hour->());
+    is($status, 303, 'that of the last hour will do');
+    like($journal->(), qr{"what": "http://127\.0\.0\.1:9\S* added}, 'it is done');
 };
 
 done_testing;

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,6 +17,7 @@
 #include "ap_mpm.h"
 #include "rproxy/http/rp_http.h"
 #include "rproxy/metrics/rp_metrics_listen.h"
+#include "rproxy/rp_signals.h"
 
 #define KEY "rproxy-metrics-listen-1"
 #define BACKLOG 64
@@ -436,16 +436,14 @@ static apr_status_t stop(void *baton)
     return APR_SUCCESS;
 }
 
-/** httpd's signals are for its own threads. */
 static int start_thread(void)
 {
-    sigset_t all, before;
+    sigset_t before;
     int error;
 
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    rp_signals_block(&before);
     error = pthread_create(&server.thread, NULL, run, NULL);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    rp_signals_restore(&before);
     return error;
 }
 

@@ -265,10 +265,12 @@ static rp_io client_interim(void *client, int status, const rp_fields *fields)
 
 void rp_task_keep_fields(request_rec *r, const rp_fields *fields)
 {
-    for (int i = 0; i < fields->count; i++) {
-        if (rp_error_override_keeps(&fields->items[i])) {
-            apr_table_add(r->err_headers_out, fields->items[i].name, fields->items[i].value);
-        }
+    rp_fields kept;
+
+    rp_fields_init(&kept, r->pool, 0);
+    rp_error_override_keep(fields, &kept);
+    for (int i = 0; i < kept.count; i++) {
+        apr_table_add(r->err_headers_out, kept.items[i].name, kept.items[i].value);
     }
 }
 

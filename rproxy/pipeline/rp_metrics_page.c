@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include "httpd.h"
@@ -80,13 +81,12 @@ static void write_requests(rproxy_metrics_page *page, rproxy_label labels[LABELS
                            const rp_metrics_values *values)
 {
     static const char *const lanes[] = { "engine", "pipeline" };
-    static const char *const codes[] = { "none", "1xx", "2xx", "3xx", "4xx", "5xx" };
 
     _Static_assert(RP_METRICS_ENGINE == 0 && RP_METRICS_PIPELINE == 1, "names in this order");
     for (int lane = 0; lane < RP_METRICS_LANES; lane++) {
         for (int i = 0; i < RPROXY_STATUS_CLASSES; i++) {
             labels[ROUTE_LABELS] = (rproxy_label){ "lane", lanes[lane] };
-            labels[ROUTE_LABELS + 1] = (rproxy_label){ "code", codes[i] };
+            labels[ROUTE_LABELS + 1] = (rproxy_label){ "code", rproxy_status_class_name(i) };
             page->value(page, labels, ROUTE_LABELS + 2, (apr_int64_t)values->requests[lane][i]);
         }
     }
@@ -96,12 +96,6 @@ static void write_in_flight(rproxy_metrics_page *page, rproxy_label labels[LABEL
                             const rp_metrics_values *values)
 {
     page->value(page, labels, ROUTE_LABELS, values->in_flight);
-}
-
-static void write_retries(rproxy_metrics_page *page, rproxy_label labels[LABELS_MAX],
-                          const rp_metrics_values *values)
-{
-    page->value(page, labels, ROUTE_LABELS, (apr_int64_t)values->retries);
 }
 
 static void write_errors(rproxy_metrics_page *page, rproxy_label labels[LABELS_MAX],
@@ -115,70 +109,57 @@ static void write_errors(rproxy_metrics_page *page, rproxy_label labels[LABELS_M
     }
 }
 
-static void write_opened(rproxy_metrics_page *page, rproxy_label labels[LABELS_MAX],
-                         const rp_metrics_values *values)
-{
-    page->value(page, labels, ROUTE_LABELS, (apr_int64_t)values->opened);
-}
-
-static void write_reused(rproxy_metrics_page *page, rproxy_label labels[LABELS_MAX],
-                         const rp_metrics_values *values)
-{
-    page->value(page, labels, ROUTE_LABELS, (apr_int64_t)values->reused);
-}
-
-static void write_sent(rproxy_metrics_page *page, rproxy_label labels[LABELS_MAX],
-                       const rp_metrics_values *values)
-{
-    page->value(page, labels, ROUTE_LABELS, (apr_int64_t)values->sent);
-}
-
-static void write_received(rproxy_metrics_page *page, rproxy_label labels[LABELS_MAX],
-                           const rp_metrics_values *values)
-{
-    page->value(page, labels, ROUTE_LABELS, (apr_int64_t)values->received);
-}
-
-static void write_first_byte(rproxy_metrics_page *page, rproxy_label labels[LABELS_MAX],
-                             const rp_metrics_values *values)
-{
-    page->histogram(page, labels, ROUTE_LABELS, &values->first_byte);
-}
-
-static void write_total(rproxy_metrics_page *page, rproxy_label labels[LABELS_MAX],
-                        const rp_metrics_values *values)
-{
-    page->histogram(page, labels, ROUTE_LABELS, &values->total);
-}
-
-static const struct {
+static const struct family {
     const char *name;
     rproxy_metric_type type;
     const char *help;
-    route_writer *write;
+    route_writer *write;                /* NULL: just what is at offset in the values */
+    apr_size_t offset;
 } families[] = {
     { "rproxy_route_requests_total", RPROXY_COUNTER,
       "Requests that have ended, by lane and by class of the status that the client got; code "
-      "\"none\": it had left.", write_requests },
+      "\"none\": it had left.", write_requests, 0 },
     { "rproxy_route_requests_in_flight", RPROXY_GAUGE, "Requests that are being served.",
-      write_in_flight },
+      write_in_flight, 0 },
     { "rproxy_route_retries_total", RPROXY_COUNTER, "Attempts beyond the first of a request.",
-      write_retries },
+      NULL, offsetof(rp_metrics_values, retries) },
     { "rproxy_route_errors_total", RPROXY_COUNTER,
-      "Requests that failed in the proxy, by the reason that the log names.", write_errors },
+      "Requests that failed in the proxy, by the reason that the log names.", write_errors, 0 },
     { "rproxy_route_connections_opened_total", RPROXY_COUNTER,
-      "Requests whose last attempt was on a new connection.", write_opened },
+      "Requests whose last attempt was on a new connection.",
+      NULL, offsetof(rp_metrics_values, opened) },
     { "rproxy_route_connections_reused_total", RPROXY_COUNTER,
-      "Requests whose last attempt was on a connection that was open already.", write_reused },
+      "Requests whose last attempt was on a connection that was open already.",
+      NULL, offsetof(rp_metrics_values, reused) },
     { "rproxy_route_request_body_bytes_total", RPROXY_COUNTER,
-      "Bytes of request bodies to upstreams.", write_sent },
+      "Bytes of request bodies to upstreams.",
+      NULL, offsetof(rp_metrics_values, sent) },
     { "rproxy_route_response_body_bytes_total", RPROXY_COUNTER,
-      "Bytes of response bodies from upstreams.", write_received },
+      "Bytes of response bodies from upstreams.",
+      NULL, offsetof(rp_metrics_values, received) },
     { "rproxy_route_first_byte_seconds", RPROXY_HISTOGRAM,
-      "Time until the head of the response was there.", write_first_byte },
+      "Time until the head of the response was there.",
+      NULL, offsetof(rp_metrics_values, first_byte) },
     { "rproxy_route_duration_seconds", RPROXY_HISTOGRAM,
-      "Time until the end of a request, tunnels excepted.", write_total },
+      "Time until the end of a request, tunnels excepted.",
+      NULL, offsetof(rp_metrics_values, total) },
 };
+
+static void write_family(rproxy_metrics_page *page, const struct family *family,
+                         rproxy_label labels[LABELS_MAX], const rp_metrics_values *values)
+{
+    const void *at = (const char *)values + family->offset;
+
+    if (family->write) {
+        family->write(page, labels, values);
+    }
+    else if (family->type == RPROXY_HISTOGRAM) {
+        page->histogram(page, labels, ROUTE_LABELS, at);
+    }
+    else {
+        page->value(page, labels, ROUTE_LABELS, (apr_int64_t)*(const apr_uint64_t *)at);
+    }
+}
 
 static void write_routes(rp_metrics_text *text)
 {
@@ -201,7 +182,7 @@ static void write_routes(rp_metrics_text *text)
                 { "server", route->server }, { "route", route->route }, { "target", route->target }
             };
 
-            families[f].write(page, labels, &values[i]);
+            write_family(page, &families[f], labels, &values[i]);
         }
     }
     free(values);

@@ -6,7 +6,6 @@
  * finds due, and once a second the upkeep of endpoints. */
 
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -14,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 #include <ares.h>
+#include "rproxy/rp_signals.h"
 #include "rproxy/upstream/rp_upstream_private.h"
 
 extern module AP_MODULE_DECLARE_DATA rproxy_module;
@@ -250,15 +250,13 @@ static void close_descriptor(int *fd)
     }
 }
 
-/* httpd's signals are for its own threads: this one blocks them all. */
 static int start_thread(void)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    sigset_t before;
+    rp_signals_block(&before);
     atomic_store(&resolver.stopping, 0);
     int error = pthread_create(&resolver.thread, NULL, resolver_main, NULL);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    rp_signals_restore(&before);
     return error;
 }
 

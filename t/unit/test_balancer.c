@@ -138,6 +138,9 @@ static void retries(void)
     is_number(rp_balancer_choose(&use, FIXTURE_START, &target), RPROXY_CHOSEN,
               "the fourth tries one again");
     fixture_release(&use, 1, FIXTURE_START);
+    is_number((int)atomic_load(&balancer->slot->counts.answers[0]), 3, "the pool counts failures");
+    is_number((int)atomic_load(&balancer->slot->counts.answers[2]), 1, "and answers");
+    is_number((int)atomic_load(&balancer->slot->received), 1000, "and bytes");
 }
 
 /* ---- passive health -------------------------------------------------------------------------- */

@@ -11,7 +11,7 @@
 #include "t/unit/httpd_shim.h"
 #include "t/unit/tap.h"
 #include "t/unit/balancer_fixture.h"
-#include "balancer/rp_roster.h"
+#include "balancer/rp_discovery.h"
 
 #define ADDED "http://192.0.2.1:80"
 
@@ -333,6 +333,59 @@ static void next_configuration(void)
     ok(shim_logged("RP0425: pool next: " ADDED), "it is logged");
 }
 
+/* ---- discovery ------------------------------------------------------------------------------- */
+
+#define SECOND "http://192.0.2.2:80"
+
+/** The source named "file a" is to find it: it has another weight then, and a limit. */
+static void await(const rp_balancer *balancer, const char *url)
+{
+    rp_entry made = { .from = RP_FROM_DISCOVERY, .source = 11, .base = { .weight = 1 },
+                      .overridden = RP_VALUE_WEIGHT | RP_VALUE_MAX,
+                      .values = { .weight = 3, .max = 50 } };
+
+    rp_roster_lock();
+    rp_roster_await(balancer, url, rp_balancer_normal_url(pool, url), &made);
+    rp_roster_unlock();
+}
+
+static void found(void)
+{
+    static const rp_source source = { .who = "file a", .id = 11 }, other = { .who = "b", .id = 12 };
+    rp_balancer *balancer = start("found", 1);
+    rproxy_found members[] = { { .url = ADDED, .weight = 1 }, { .url = SECOND, .weight = 1 } };
+    rp_roster_change change = change_of(0, (rp_roster_values){ 0 });
+
+    await(balancer, ADDED);
+    rp_roster_changed(balancer);
+    is_text(spread(balancer, 4), "0=4", "one that is awaited doesn't serve");
+    ok(!member_at(balancer, ADDED), "nor is it shown");
+    rp_roster_sync(balancer, &source, members, 2, pool);
+    is_text(spread(balancer, 10), "0=2 1=6 2=2", "it is found: its changes hold");
+    members[0].weight = 2;
+    rp_roster_sync(balancer, &source, members, 2, pool);
+    is_text(spread(balancer, 8), "0=2 1=4 2=2", "what is found with another value has that");
+    is_number(member_at(balancer, ADDED)->overridden, RP_VALUE_MAX, "other changes hold");
+    rp_roster_sync(balancer, &source, NULL, 0, pool);
+    is_text(spread(balancer, 4), "0=4", "none is found");
+    rp_roster_sync(balancer, &source, members, 1, pool);
+    is_number(member_at(balancer, ADDED)->overridden, 0, "one that was away has no changes");
+
+    await(balancer, SECOND);
+    rp_roster_sync(balancer, &other, members + 1, 1, pool);
+    is_number(member_at(balancer, SECOND)->overridden, 0, "who finds it first has it");
+    rp_roster_sync(balancer, &source, members, 2, pool);
+    is_text(spread(balancer, 8), "0=2 1=4 2=2", "and keeps it");
+    rp_roster_sync(balancer, &other, NULL, 0, pool);
+    await(balancer, SECOND);
+    is_number(rp_roster_add(balancer, SECOND, &change, NULL), RP_ROSTER_OK, "so does who adds it");
+    is_text(spread(balancer, 8), "0=2 1=4 2=2", "as it was added");
+    await(balancer, "http://192.0.2.3:80");
+    rp_roster_sync(balancer, &source, members, 1, pool);
+    await(balancer, "http://192.0.2.3:80");
+    is_number(rp_roster_list(pool, balancer, NULL)->nelts, 3, "those not found go, and may return");
+}
+
 static void limits(void)
 {
     rp_balancer *balancer = start("limits", 2);
@@ -364,6 +417,7 @@ int main(void)
     for_a_year();
     processes();
     next_configuration();
+    found();
     limits();
     return tap_done();
 }

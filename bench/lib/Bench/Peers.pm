@@ -8,7 +8,7 @@
 # with the arguments
 #   dir          a directory of its own
 #   port, tls    where to listen, plain and with TLS
-#   backend      the port of the backend
+#   backend      the port of the backend; undef: the profile says where members are
 #   cert, key    PEM files; both: one file with the two
 #   profile      a hash: threads (undef: one child with 100 at first; else so many in one child),
 #                connections (the most that will be open, or streams of HTTP/2),
@@ -16,6 +16,7 @@
 #                exposed (true: time limits as on the Internet, and our status page on the port
 #                status, which is an argument then),
 #                idle_seconds (how long a connection may be idle, where 30 is not enough),
+#                pool (lines of the section, for pools),
 #                pipeline (a path: PATH/parked and PATH/handler are not the engine's),
 #                path (what plain httpd has a file for)
 package Bench::Peers;
@@ -34,11 +35,15 @@ our @all = qw(engine pipeline mod_proxy nginx haproxy);
 # May be asked for, too.
 our @more = qw(pool);
 
+# Pools of the mode leasttime.
+our @pools = qw(leasttime healthy roundrobin);
+
 # Those that speak HTTP/2.
 our @http2 = qw(engine mod_http2 nginx haproxy h2o);
 
 my %peer = (
     (map { $_ => Bench::Peer::Httpd->new($_) } qw(engine pipeline pool mod_proxy mod_http2 httpd)),
+    (map { $_ => Bench::Peer::Httpd->new('pool') } @pools),
     nginx   => 'Bench::Peer::Nginx',
     haproxy => 'Bench::Peer::HAProxy',
     h2o     => 'Bench::Peer::H2O',

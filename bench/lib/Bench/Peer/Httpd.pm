@@ -109,8 +109,8 @@ sub user {
 # our own handler and to a foreign one that keeps its thread.
 sub service {
     my ($self, %args) = @_;
-    my $target = "http://127.0.0.1:$args{backend}";
     return "RProxyPass / balancer://bench/\n" if $kind{$self->{name}}{pool};
+    my $target = "http://127.0.0.1:$args{backend}";
     if ($kind{$self->{name}}{engine}) {
         my $rules = "RProxyPass / $target/\n";
         $rules .= <<"EOT" if $args{profile}{pipeline};
@@ -130,12 +130,12 @@ EOT
     return "DocumentRoot $args{dir}/htdocs\n";
 }
 
-# Ten members, all of them the one backend.
+# Profile "pool": its lines. Without them ten members, all of them the one backend.
 sub pool {
-    my ($port) = @_;
-    return join "\n", '<RProxyBalancer bench>',
-        (map { "    RProxyMember http://127.0.0.$_:$port" } 1 .. Bench::Backend::ADDRESSES),
-        '</RProxyBalancer>', '';
+    my (%args) = @_;
+    my $lines = $args{profile}{pool}
+        // [map { "RProxyMember http://127.0.0.$_:$args{backend}" } 1 .. Bench::Backend::ADDRESSES];
+    return join "\n", '<RProxyBalancer bench>', (map { "    $_" } @$lines), '</RProxyBalancer>', '';
 }
 
 # Limits of time for what a client sends, and a status page.
@@ -165,7 +165,7 @@ sub start {
     my $settings = mpm($profile);
     $settings .= exposed($args{status}) if $profile->{exposed};
     $settings .= "RProxyEngine $kind->{engine}\n" if $kind->{engine};
-    $settings .= pool($args{backend}) if $kind->{pool};
+    $settings .= pool(%args) if $kind->{pool};
     $settings .= "Protocols h2 http/1.1\n" if $profile->{http2};
     $settings .= <<"EOT";
 ListenBacklog 4096
