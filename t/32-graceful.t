@@ -12,7 +12,7 @@ use RProxy::Tunnel;
 use RProxy::Wait ();
 use RProxy::WebSocket;
 
-use constant { MIB => 1_048_576, PARKED => 200 };
+use constant { MIB => 1_048_576, PARKED => 100 };
 
 my $PIECE = substr join('', map { sprintf "%07x\n", $_ } 0 .. MIB / 8), 0, MIB;
 my $REPLY = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nreply";
@@ -126,7 +126,7 @@ behaviour 'a stop is prompt, whatever is under way', sub {
 
 behaviour 'tunnels end when RProxyTimeout drain= is over', sub {
     my ($t) = @_;
-    my $up = proxied($t, ['RProxyTimeout drain=2s'], sub {
+    my $up = proxied($t, ['RProxyTimeout drain=3s'], sub {
         my ($conn) = @_;
         RProxy::WebSocket->server($conn)->echo;
     });
@@ -145,7 +145,7 @@ behaviour 'tunnels end when RProxyTimeout drain= is over', sub {
         is($tunnel->read_rest, '', 'ended later');
         $tunnel->close;
     }
-    cmp_ok(RProxy::Wait::now() - $begun, '>=', 1.9, 'after as long as they may');
+    cmp_ok(RProxy::Wait::now() - $begun, '>=', 2.9, 'after as long as they may');
     wait_gone(@old);
 };
 

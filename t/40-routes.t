@@ -7,6 +7,9 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 use RProxy::Test;
 
+# How a rule is found has to do with neither threads nor TLS.
+without_lanes qw(worker tls);
+
 # What is not proxied, or not always, leaves the engine without HTTP/2.
 my @mixed = (except => ['engine-h2']);
 

@@ -8,6 +8,9 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 use RProxy::Test;
 
+# How a rule is found has to do with neither threads nor TLS.
+without_lanes qw(worker tls);
+
 # Where .htaccess files decide the engine has no part.
 my @pipeline = (except => ['engine-h2']);
 

@@ -8,6 +8,9 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 use RProxy::Test;
 
+# Nothing of this depends on whether a process or a thread waits: prefork stands for both.
+without_lanes qw(worker);
+
 # Connection-specific fields of a request exist in HTTP/1.1 only.
 my @http1 = (except => ['h2', 'engine-h2']);
 

@@ -9,6 +9,9 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 use RProxy::Test;
 
+# Nothing of this depends on whether a process or a thread waits: prefork stands for both.
+without_lanes qw(worker);
+
 # One case is [path, field, value, expected]; expected undef: unchanged.
 sub mapped {
     my ($t, $lines, @cases) = @_;

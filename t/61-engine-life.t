@@ -9,6 +9,7 @@ use lib "$FindBin::Bin/lib";
 use RProxy::Test;
 use RProxy::Tunnel;
 use RProxy::WebSocket;
+use Time::HiRes ();
 
 my @engine = (lanes => [qw(engine engine-tls engine-h2)]);
 my %CHILDREN = (StartServers => 2, ServerLimit => 4, ThreadsPerChild => 8, MaxRequestWorkers => 32,
@@ -238,6 +239,17 @@ behaviour 'connections beyond the most a child takes are served later', @engine,
     $up->signal('go') for @tasks;    # the n-th is for the n-th request of each connection
     my @bodies = map { scalar $_->result(30) } @tasks;
     is(scalar(grep { $_ eq 'begun ended' } @bodies), 12, 'all are served in the end');
+};
+
+behaviour 'a client that stays after its connection was ended costs nothing', @engine, sub {
+    my ($t) = @_;
+    proxied($t, 'KeepAliveTimeout 1');
+    my $client = $t->client;
+    is($client->get('/now')->status, 200, 'served');
+    is($client->wait_closed, 'eof', 'ended');
+    my $before = $t->cpu;
+    Time::HiRes::sleep(0.5);
+    cmp_ok($t->cpu - $before, '<=', 20, 'next to no CPU while the server waits for its end');
 };
 
 done_testing;

@@ -109,7 +109,7 @@ behaviour 'a busy connection does not end after KeepAliveTimeout', @engine, sub 
     my $exchange = get_with($h2, '/held');
     $up->wait_event('arrived /held');
     ok($h2->stream->quiet_for(0) || $h2->ping, 'it is open');
-    Time::HiRes::sleep(2.5);
+    Time::HiRes::sleep(1.6);
     $up->signal('go');
     is($exchange->response->body, 'answer to /held', 'the request is answered');
 };

@@ -534,7 +534,7 @@ behaviour 'a window that is never opened', @engine, sub {
 # It takes a frame now and then: as long as it takes what there is, it is not given up.
 behaviour 'a client that takes an answer slowly', @engine, sub {
     my ($t) = @_;
-    my $up = proxied($t, 'Timeout 1');
+    my $up = proxied($t, 'Timeout 2');
     $up->reply_with(200, [], 'x' x 60_000);
     $t->start;
     my $h2 = connect_h2($t, auto_window => 0,
@@ -546,7 +546,7 @@ behaviour 'a client that takes an answer slowly', @engine, sub {
         $h2->send_frame(RProxy::H2::WINDOW_UPDATE, 0, $exchange->id, pack 'N', 6000);
         my $piece = $exchange->read_exact(6000);
         $body .= $piece;
-        Time::HiRes::sleep(0.3);
+        Time::HiRes::sleep(0.25);
     }
     is(length $body, 60_000, 'all of it came');
 };
@@ -561,13 +561,11 @@ behaviour 'a client that reads nothing, but keeps sending', @engine, sub {
         settings => { RProxy::H2::SETTING_INITIAL_WINDOW, 0x7fffffff });
     $h2->send_frame(RProxy::H2::WINDOW_UPDATE, 0, 0, pack 'N', 0x70000000);
     $h2->begin_fields(\@GET, 1) for 1 .. 5;
-    my $until = Time::HiRes::time() + 8;
-    my $gone = 0;
-    while (Time::HiRes::time() < $until && !$gone) {
+    wait_until('the connection to be given up', undef, sub {
         Time::HiRes::sleep(0.25);
-        $gone = !$h2->send_frame(RProxy::H2::WINDOW_UPDATE, 0, 0, pack 'N', 1);
-    }
-    ok($gone, 'the connection is given up');
+        return !$h2->send_frame(RProxy::H2::WINDOW_UPDATE, 0, 0, pack 'N', 1);
+    });
+    pass('the connection is given up');
 };
 
 my %STALLED = (
@@ -596,7 +594,7 @@ for my $name (sort keys %STALLED) {
         my $h2 = connect_h2($t);
         $h2->ping;                      # no acknowledgement gets in between
         $STALLED{$name}->($h2);
-        ok(defined $h2->end(8), 'the connection ends');
+        ok(defined $h2->end, 'the connection ends');
     };
 }
 

@@ -607,12 +607,14 @@ static void linger(rp_downstream *d)
     ssize_t count;
     int rounds = 0;
 
-    if (d->tls) {
+    if (d->tls && !d->shut) {
         switch (rp_downstream_tls_flush(d)) {
         case RP_IO_AGAIN:
             return;
         case RP_IO_DONE:
+            /* Once: each call is an event of the socket, which would bring us here again. */
             shutdown(d->fd, SHUT_WR);
+            d->shut = 1;
             break;
         default:
             rp_downstream_abort(d, 0);

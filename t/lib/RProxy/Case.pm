@@ -212,8 +212,8 @@ sub start {
 
 # What the server does under its own name: see RProxy::Server.
 for my $method (qw(stop graceful graceful_stop wait_exit is_running exit_status signal pid children
-    child_pid memory reset_peak descriptors threads error_log access_log wait_log wait_access_log
-    log_size tolerate conf_file)) {
+    child_pid memory cpu reset_peak descriptors threads error_log access_log wait_log
+    wait_access_log log_size tolerate conf_file)) {
     no strict 'refs';
     *$method = sub { my $self = shift; return $self->{server}->$method(@_) };
 }

@@ -9,10 +9,11 @@ use warnings;
 sub _alive {
     my ($wanted) = @_;
     my @pids;
-    for my $file (glob '/proc/[0-9]*/stat') {
-        open my $fh, '<', $file or next;
-        my ($pid, $state, $parent, $group)
-            = (readline($fh) // '') =~ /^(\d+) \(.*\) (\S) (\d+) (\d+)/s or next;
+    opendir my $proc, '/proc' or die "/proc: $!\n";
+    for my $pid (grep { /^\d/ } readdir $proc) {
+        open my $fh, '<', "/proc/$pid/stat" or next;
+        sysread $fh, my $stat, 4_096 or next;
+        my ($state, $parent, $group) = $stat =~ /\) (\S) (\d+) (\d+) [^)]*\z/ or next;
         push @pids, $pid if $state !~ /[ZX]/ && $wanted->($parent, $group);
     }
     @pids = sort { $a <=> $b } @pids;

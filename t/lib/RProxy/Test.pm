@@ -1,7 +1,7 @@
 # Copyright 2026 The mod_rproxy authors
 # SPDX-License-Identifier: Apache-2.0
 
-# What test files use: Test::More, strict, warnings, and behaviour().
+# What test files use: Test::More, strict, warnings, behaviour() and without_lanes().
 package RProxy::Test;
 use strict;
 use warnings;
@@ -13,11 +13,12 @@ use Test::More;
 
 require Exporter;
 our @ISA = ('Exporter');
-our @EXPORT = (@Test::More::EXPORT, qw(behaviour wait_until));
+our @EXPORT = (@Test::More::EXPORT, qw(behaviour without_lanes wait_until));
 
 use constant LOG_LINES => 40;
 
-my %open;    # cases not finished, by address
+my %open;       # cases not finished, by address
+my %left_out;   # lanes of no behaviour of this file
 
 $SIG{PIPE} = 'IGNORE';
 for my $signal (qw(INT TERM HUP)) {
@@ -31,10 +32,17 @@ sub import {
     return;
 }
 
+# Lanes that no behaviour of the file runs in: what they have of their own is not in what it tests.
+sub without_lanes {
+    my (@lanes) = @_;
+    $left_out{$_} = 1 for @lanes;
+    return;
+}
+
 # Lanes of this run: RPROXY_LANES=event,tls restricts them.
 sub _selected {
     my ($options) = @_;
-    my %except = map { $_ => 1 } @{ $options->{except} // [] };
+    my %except = (%left_out, map { $_ => 1 } @{ $options->{except} // [] });
     my @lanes = grep { !$except{$_} } @{ $options->{lanes} // \@RProxy::Case::LANES };
     for my $lane (@lanes) {
         Carp::croak("no lane '$lane'") unless $RProxy::Case::LANES{$lane};

@@ -29,6 +29,9 @@ use RProxy::Upstream::Crowd;
 use RProxy::Wait qw(wait_until);
 use Socket qw(SHUT_RDWR SOCK_STREAM SOMAXCONN);
 
+# A handler waits longer than the test, which says better what it misses.
+use constant HANDLER_SECONDS => 120;
+
 # Options: directory, certs (required); unix => 1 or a path, ipv6 => 1, host, port, backlog,
 # tls => { names => [...], client_ca => 1, client_optional => 1, and options of IO::Socket::SSL },
 # record => 0 keeps no bytes (bulk).
@@ -225,7 +228,7 @@ sub _serve_crowd {
 sub _serve {
     my ($self, $number, $socket) = @_;
     my $conn = RProxy::Upstream::Connection->new(socket => $socket, number => $number,
-        upstream => $self, label => "upstream, connection $number");
+        upstream => $self, label => "upstream, connection $number", timeout => HANDLER_SECONDS);
     if ($self->{context} && !$conn->accept_tls($self->{context})) {
         $conn->meta(tls_error => "$IO::Socket::SSL::SSL_ERROR");
         $conn->notify('tls-error');

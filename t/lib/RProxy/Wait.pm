@@ -13,7 +13,7 @@ use Time::HiRes ();
 our @EXPORT_OK = qw(seconds wait_until now);
 
 use constant {
-    DEFAULT_SECONDS => 10,
+    DEFAULT_SECONDS => 30,
     POLL_SECONDS    => 0.005,
 };
 

@@ -9,6 +9,7 @@ use warnings;
 use Carp ();
 use Digest::SHA qw(sha1_base64);
 use MIME::Base64 qw(encode_base64);
+use RProxy::Wait ();
 use RProxy::Message;
 
 use constant { CONTINUATION => 0, TEXT => 1, BINARY => 2, CLOSE => 8, PING => 9, PONG => 10 };
@@ -107,7 +108,8 @@ sub read_text {
 sub echo {
     my ($self) = @_;
     my $stream = $self->{stream};
-    while ($stream->buffer ne '' || $stream->fill('a frame')) {
+    # Its end of the tunnel is the client's to choose, however long the test takes.
+    while ($stream->buffer ne '' || $stream->fill('a frame', RProxy::Wait::now() + 300)) {
         my ($opcode, $payload) = $self->read_frame;
         $self->send_frame($opcode == PING ? PONG : $opcode, $payload);
         return if $opcode == CLOSE;

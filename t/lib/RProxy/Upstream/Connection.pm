@@ -124,7 +124,7 @@ sub notify {
 sub wait_for {
     my ($self, $name, $seconds) = @_;
     my $wanted = ++$self->{waits}{$name};
-    return wait_until("signal '$name' from the test", $seconds,
+    return wait_until("signal '$name' from the test", $seconds // $self->{timeout},
         sub { return $self->{upstream}->count($name, 'signals') >= $wanted });
 }
 
