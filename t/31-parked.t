@@ -85,7 +85,9 @@ behaviour 'many more requests than threads wait for the upstream at once', @PARK
     }
     wait_parked($t, 0);
     is(status_of($t)->{RProxyActive}, 0, 'nothing is left over');
-    is(scalar grep({ /^200 .* "(?:GET|POST) \/\d+ / } $t->access_log), 40, 'all are logged');
+    wait_until('forty lines in the log', undef, sub {
+        return grep({ /^200 .* "(?:GET|POST) \/\d+ / } $t->access_log) == 40;
+    });
 };
 
 behaviour 'clients that do not read hold no thread', @PARKING, sub {

@@ -190,8 +190,10 @@ sub ask_until_stopped {
     return $t->background(sub {
         my %got;
         do {
-            my $response = $t->get('/');
-            $got{ $response->complete ? $response->status : $response->error }++;
+            my $response = eval { $t->get('/') };
+            die $@ if !$response && $@ !~ /TLS handshake failed|Connection reset/;
+            $got{ !$response ? "connection ended while it was made: $@"
+                : $response->complete ? $response->status : $response->error }++;
         } until -e $stop;
         return \%got;
     });

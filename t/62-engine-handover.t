@@ -98,7 +98,9 @@ behaviour 'more requests park than there are threads', @engine, sub {
     $up->signal('go');
     my @wrong = grep { $waiting[$_ - 1]->response->body ne "body $_" } 1 .. 40;
     is("@wrong", '', 'each gets its own answer');
-    is(scalar(grep { m{^pipeline parked /guarded/held} } $t->access_log), 40, 'all were parked');
+    wait_until('forty parked ones in the log', undef, sub {
+        return grep({ m{^pipeline parked /guarded/held} } $t->access_log) == 40;
+    });
 };
 
 # Where httpd itself can: it blocks for what it has to read or encrypt.

@@ -93,6 +93,8 @@ sub saw {
 #   chunk's size), answers with 413 (a size beyond all numbers) or with silence. A body that ends
 #   with the connection gets a 400 or silence in either, as it is noticed: nobody reads it.
 # - Of two Dates of an answer httpd keeps one.
+# - A client that goes on with its body while its connection is closed sees the end, or a reset if
+#   a byte comes after the proxy's last look.
 sub is_accepted {
     my ($both, $conversation) = @_;
     my @lines = RProxy::Differential::lines_of($both);
@@ -101,6 +103,7 @@ sub is_accepted {
     return 1 if @lines == grep { /^[-+] date: / } @lines;
     my $bytes = join '', @{ $conversation->{parts} };
     return 0 if $bytes !~ /(?:Transfer-Encoding|Content-Length)/i;
+    return 1 if @lines == grep { /^[-+] \[client: (?:eof|reset)\]$/ } @lines;
     return 1 if $both->[1] =~ /^<< HTTP\S+ 400 /m && $bytes =~ /^[0-9a-f]+[ \t]+\r\n/mi;
     return $has->(qr/^\+ << HTTP\S+ 400 /)
         || (!$has->(qr/^\+/) && $has->(qr/^- << HTTP\S+ 400 /)

@@ -670,6 +670,7 @@ behaviour 'virtual hosts of one address', @engine, sub {
         $authority, 'other.example.test', $authority;
     is_deeply([map { $h2->begin_fields($_->(), 1)->response->body } @to],
         ["upstream\n", 'other', "upstream\n"], 'one connection asks for both');
+    wait_until('three lines in the log', undef, sub { return $t->access_log >= 3 });
     my @logged = sort map { /^(\S+ \S+)/ ? $1 : () } $t->access_log;
     is_deeply(\@logged, [map { "$_ $_" } 'other.example.test', $authority, $authority],
         'the log names them');
@@ -704,7 +705,7 @@ behaviour 'the access log', @engine, sub {
     $t->start;
     my $h2 = connect_h2($t);
     get_with($h2, '/path?query', ['x-a', 'in'])->response;
-    is(($t->access_log)[0],
+    is($t->wait_access_log(qr/ 201 /),
         "HTTP/2.0 GET /path?query \"GET /path?query HTTP/2.0\" 201 4 on in out", 'a request');
     $h2->begin_fields([@GET, ['x-a', 'y' x 1000]], 1)->response;
     like($t->wait_access_log(qr/ 4\d\d /), qr{"GET /x HTTP/2\.0" 4(?:00|31) }, 'a refused one');

@@ -49,7 +49,8 @@ sub one_round {
     my $children = children($process);
     my $before = $process->memory->{rss};
     my $attackers = Bench::Process->start(
-        command => ["$setup->{bin}/hostile", $peer->{tls}, $path, '/delay/1000',
+        # Their CPU time would be another machine's.
+        command => ['nice', '-n', 19, "$setup->{bin}/hostile", $peer->{tls}, $path, '/delay/1000',
                     $options->{attack} // ()],
         log => "$peer->{dir}/hostile.log");
     # They come one after the other: the good ones are connected before most of them.
