@@ -41,7 +41,7 @@ static int bio_read(BIO *bio, char *buffer, int size)
     ssize_t count;
 
     BIO_clear_retry_flags(bio);
-    if (d->tls->deaf && !d->ahead) {
+    if (d->tls->deaf) {
         BIO_set_retry_read(bio);
         return -1;
     }
@@ -132,7 +132,6 @@ void rp_downstream_tls_retake(rp_downstream *d)
     tls->added_options = SSL_OP_NO_RENEGOTIATION & ~SSL_get_options(ssl);
     SSL_set_options(ssl, tls->added_options);
     tls->ours = 1;
-    d->drained = 0;
 }
 
 rp_downstream_tls *rp_downstream_tls_take(rp_downstream *d, SSL *ssl)

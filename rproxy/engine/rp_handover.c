@@ -401,6 +401,7 @@ static void came_back(rp_loop *loop, rp_loop_mail *mail)
     }
     d->state = RP_DOWN_OPEN;
     d->readable = 1;                    /* events meanwhile were nobody's */
+    d->drained = 0;
     switch (h->phase) {
     case PHASE_BACK:
         d->protocol->returned(d);
