@@ -150,6 +150,9 @@ void rp_downstream_abort(rp_downstream *d, int reset);
 
 struct ssl_st;
 
+/** Once in a child, before its loops. Zero: no memory. */
+int rp_downstream_tls_init(void);
+
 /** Takes over the TLS session from mod_ssl's filters, which hold nothing; NULL: no memory. */
 rp_downstream_tls *rp_downstream_tls_take(rp_downstream *d, struct ssl_st *ssl);
 

@@ -86,22 +86,17 @@ static long bio_control(BIO *bio, int command, long number, void *pointer)
     return command == BIO_CTRL_FLUSH || command == BIO_CTRL_DUP;
 }
 
-static BIO_METHOD *method(void)
+static BIO_METHOD *method;              /* constant once the child has begun */
+
+int rp_downstream_tls_init(void)
 {
-    static BIO_METHOD *made;
-
-    if (!made) {
-        /* Two threads may both come here once; the one that is lost is a hundred bytes. */
-        BIO_METHOD *fresh = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "rproxy");
-
-        if (fresh) {
-            BIO_meth_set_read(fresh, bio_read);
-            BIO_meth_set_write(fresh, bio_write);
-            BIO_meth_set_ctrl(fresh, bio_control);
-        }
-        __atomic_store_n(&made, fresh, __ATOMIC_RELEASE);
+    method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "rproxy");
+    if (method) {
+        BIO_meth_set_read(method, bio_read);
+        BIO_meth_set_write(method, bio_write);
+        BIO_meth_set_ctrl(method, bio_control);
     }
-    return made;
+    return method != NULL;
 }
 
 /* ---- coming and going ------------------------------------------------------------------------ */
@@ -110,7 +105,7 @@ void rp_downstream_tls_retake(rp_downstream *d)
 {
     rp_downstream_tls *tls = d->tls;
     SSL *ssl = tls->ssl;
-    BIO *bio = BIO_new(method());
+    BIO *bio = BIO_new(method);
 
     if (!bio) {
         abort();
@@ -136,7 +131,7 @@ void rp_downstream_tls_retake(rp_downstream *d)
 
 rp_downstream_tls *rp_downstream_tls_take(rp_downstream *d, SSL *ssl)
 {
-    rp_downstream_tls *tls = method() ? calloc(1, sizeof(*tls)) : NULL;
+    rp_downstream_tls *tls = calloc(1, sizeof(*tls));
 
     if (tls) {
         tls->ssl = ssl;

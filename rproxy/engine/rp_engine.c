@@ -280,6 +280,9 @@ apr_status_t rp_engine_child_init(apr_pool_t *pool, server_rec *server)
     if ((rv = rp_h2_init(pool)) != APR_SUCCESS) {
         return rv;
     }
+    if (!rp_downstream_tls_init()) {
+        return APR_ENOMEM;
+    }
     rp_log_lines_child_init();
     rv = rp_lane_start(pool, threads);
     loops = apr_pcalloc(pool, (apr_size_t)wanted * sizeof(*loops));
