@@ -80,7 +80,6 @@ typedef struct rp_outlier {
 
 extern const rp_outlier rp_outlier_default;
 
-
 /** RProxyRetryBudget. */
 typedef struct rp_budget {
     int percent;                        /* of the requests that are at members; 0: off */

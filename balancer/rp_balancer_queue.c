@@ -42,8 +42,7 @@ const char *rp_balancer_queue(cmd_parms *cmd, void *dir, const char *arguments)
 {
     rp_balancer *balancer;
     apr_array_header_t *words;
-    const char *message = rp_balancer_once(cmd, arguments, RP_ONCE_QUEUE, &balancer,
-                                           &words);
+    const char *message = rp_balancer_once(cmd, arguments, RP_ONCE_QUEUE, &balancer, &words);
 
     (void)dir;
     if (message)
@@ -80,8 +79,7 @@ const char *rp_balancer_retry_budget(cmd_parms *cmd, void *dir, const char *argu
 {
     rp_balancer *balancer;
     apr_array_header_t *words;
-    const char *message = rp_balancer_once(cmd, arguments, RP_ONCE_BUDGET, &balancer,
-                                           &words);
+    const char *message = rp_balancer_once(cmd, arguments, RP_ONCE_BUDGET, &balancer, &words);
 
     (void)dir;
     if (message)

@@ -90,7 +90,7 @@ typedef struct rp_slot {
     atomic_ullong roster_version;       /* pool: counts changes of members and their values */
 } rp_slot;
 
-/** Counts what is only shown: nothing else depends on it. */
+/** Relaxed: whoever reads it needs the number alone, in no order with anything else. */
 static inline void rp_count(atomic_ullong *counter)
 {
     atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);

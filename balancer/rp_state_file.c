@@ -302,7 +302,9 @@ static void restore(apr_pool_t *pool, rp_balancer *balancer, const json_t *membe
     rp_entry made = { .from = RP_FROM_API, .base = { .weight = 1 } };
     rp_roster_change change = { .pool = pool };
     int number = 0;
-    rp_slot *slot = configured_slot(balancer, rp_balancer_normal_url(pool, url), &number);
+    const char *key = rp_balancer_normal_url(pool, url);
+    rp_slot *slot = configured_slot(balancer, key, &number);
+    int is_added = json_is_true(json_object_get(member, "added"));
 
     made.stanza = hash_of(member, "stanza");
     made.source = hash_of(member, "source");
@@ -312,14 +314,11 @@ static void restore(apr_pool_t *pool, rp_balancer *balancer, const json_t *membe
     apr_cpystrn(made.who, text_of(member, "who"), sizeof(made.who));
     if (rp_roster_check_values(pool, &made.values, made.overridden))
         return;
-    if (slot && !json_is_true(json_object_get(member, "added"))) {
+    if (slot && !is_added) {
         made.number = number;
         rp_entry_put(balancer->slot, slot, &made);
     }
-    else if (!slot && json_is_true(json_object_get(member, "added"))
-             && !rp_roster_check_url(pool, url)) {
-        const char *key = rp_balancer_normal_url(pool, url);
-
+    else if (!slot && is_added && !rp_roster_check_url(pool, url)) {
         if (!made.source)
             rp_roster_put(balancer, url, key, &made, &change);
         else if (values_from_json(json_object_get(member, "found"), &made.base)
