@@ -35,9 +35,10 @@ APLOG_USE_MODULE(rproxy);
  * The first can be seen; the memory is kept this much longer for the second. */
 #define RP_WORKERS_LAST_WRITE apr_time_from_msec(50)
 
-/* As long as the MPM counts an open connection, a child that ends has threads for what it accepted
- * last; the count leaves out connections that still wait for a thread. */
-#define RP_LAST_ACCEPTED apr_time_from_msec(250)
+/* A thread of a child that ends gracefully leaves without a look at the queue of accepted
+ * connections if others are left for those that the MPM counts, and it counts none that still waits
+ * in the queue. So each one counts this much longer than its thread needs to be back at the queue. */
+#define RP_LAST_ACCEPTED apr_time_from_sec(1)
 
 /* ---- taking: the worker's thread ------------------------------------------------------------ */
 
@@ -162,7 +163,6 @@ int rp_downstream_take(conn_rec *c)
     int may_be_http2 = 0;
 
     if (!engine || rp_park_engine(c) || c->master || !c->cs || c->aborted
-        || (rp_park_timer_draining_since() && strcmp(ap_get_protocol(c), "h2") != 0)
         || !reaches_engine(c) || has_foreign_filter(c)) {
         return 0;
     }
@@ -556,9 +556,11 @@ static void destroy(rp_downstream *d)
 static apr_time_t kept_until(const rp_downstream *d)
 {
     apr_time_t draining_since = rp_park_timer_draining_since();
-    apr_time_t until = d->released_at + RP_WORKERS_LAST_WRITE;
 
-    return draining_since + RP_LAST_ACCEPTED > until ? draining_since + RP_LAST_ACCEPTED : until;
+    if (!draining_since) {
+        return d->released_at + RP_WORKERS_LAST_WRITE;
+    }
+    return (d->released_at > draining_since ? d->released_at : draining_since) + RP_LAST_ACCEPTED;
 }
 
 static void finish(rp_downstream *d)
