@@ -37,7 +37,7 @@ APLOG_USE_MODULE(rproxy);
 
 /* A thread of a child that ends gracefully leaves without a look at the queue of accepted
  * connections if others are left for those that the MPM counts, and it counts none that still waits
- * in the queue. So each one counts this much longer than its thread needs to be back at the queue. */
+ * in the queue. So each one counts this much longer: its thread is back at the queue by then. */
 #define RP_LAST_ACCEPTED apr_time_from_sec(1)
 
 /* ---- taking: the worker's thread ------------------------------------------------------------ */
@@ -328,21 +328,8 @@ void rp_downstream_count_out(rp_downstream *d, apr_size_t bytes)
 static rp_io plain_write(rp_downstream *d, const struct iovec *vector, int count,
                          apr_size_t *written)
 {
-    struct msghdr message = {
-        .msg_iov = (struct iovec *)vector,      /* sendmsg() does not write to it */
-        .msg_iovlen = (apr_size_t)count
-    };
-    ssize_t sent = d->sent_ahead;
+    ssize_t sent = rp_send(&d->sent_ahead, d->fd, vector, count);
 
-    if (sent <= 0) {
-        do {
-            /* One piece is what there is mostly; the shorter way into the kernel counts. */
-            sent = count == 1
-                ? send(d->fd, vector->iov_base, vector->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
-                : sendmsg(d->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-        } while (sent < 0 && errno == EINTR);
-    }
-    d->sent_ahead = 0;
     if (sent >= 0) {
         *written = (apr_size_t)sent;
         rp_downstream_count_out(d, (apr_size_t)sent);
@@ -382,7 +369,12 @@ void rp_downstream_set_deadline(rp_downstream *d, apr_time_t due)
 
 void rp_downstream_again(rp_downstream *d)
 {
-    rp_loop_later(d->loop, &d->task);
+    if (d->costly) {
+        rp_loop_last(d->loop, &d->task);
+    }
+    else {
+        rp_loop_later(d->loop, &d->task);
+    }
 }
 
 /* ---- events ---------------------------------------------------------------------------------- */
@@ -404,7 +396,12 @@ static void on_events(rp_loop *loop, void *owner, unsigned int events)
     }
     switch (d->state) {
     case RP_DOWN_OPEN:
-        d->protocol->ready(d);
+        if (d->costly) {
+            rp_downstream_again(d);
+        }
+        else {
+            d->protocol->ready(d);
+        }
         break;
     case RP_DOWN_LANE:
         rp_handover_ready(d, events);
@@ -423,7 +420,7 @@ static rp_ahead **reads(void *owner)
 {
     rp_downstream *d = owner;
 
-    return d->state == RP_DOWN_OPEN && !d->in && (!d->session || d->multiplexed)
+    return d->state == RP_DOWN_OPEN && !d->costly && !d->in && (!d->session || d->multiplexed)
         && !(d->tls && rp_downstream_tls_has_pending(d)) ? &d->ahead : NULL;
 }
 

@@ -76,6 +76,7 @@ struct rp_downstream {
     unsigned int multiplexed:1;         /* the protocol counts the bytes of each request itself */
     unsigned int peer_trusted:1;        /* RProxyTrustedProxy of the host it was asked for */
     unsigned int shut:1;                /* lingering over TLS: our direction has ended */
+    unsigned int costly:1;              /* it does what costs much: others go first */
     unsigned int drained:1;             /* TLS: the socket had no more when it was read last */
     char *in;                           /* bytes that were read: in[in_start..in_end) */
     unsigned int in_size, in_start, in_end;

@@ -239,13 +239,9 @@ rp_io rp_downstream_tls_flush(rp_downstream *d)
         return RP_IO_AGAIN;
     }
     while (tls->out && tls->out_start < tls->out_end) {
-        ssize_t sent = d->sent_ahead;
+        const struct iovec rest = { tls->out + tls->out_start, tls->out_end - tls->out_start };
+        ssize_t sent = rp_send(&d->sent_ahead, d->fd, &rest, 1);
 
-        if (sent <= 0) {
-            sent = send(d->fd, tls->out + tls->out_start, tls->out_end - tls->out_start,
-                        MSG_NOSIGNAL | MSG_DONTWAIT);
-        }
-        d->sent_ahead = 0;
         if (sent >= 0) {
             tls->out_start += (unsigned int)sent;
             rp_downstream_count_out(d, (apr_size_t)sent);
@@ -253,7 +249,7 @@ rp_io rp_downstream_tls_flush(rp_downstream *d)
         else if (errno == EAGAIN || errno == EWOULDBLOCK) {
             return RP_IO_AGAIN;
         }
-        else if (errno != EINTR) {
+        else {
             tls->write_failed = 1;
             drop_output(d);
             return RP_IO_FAILED;

@@ -243,6 +243,9 @@ static void ready(rp_downstream *d)
     if (!session->any_stream && rp_park_timer_draining_since()) {
         drain(d);
     }
+    if (d->costly) {
+        rp_h2_forgive(session);
+    }
     fine = session->lost || read_all(session);
     if (!fine && d->ended) {
         lose_all(session);

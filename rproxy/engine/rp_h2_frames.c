@@ -13,7 +13,7 @@ APLOG_USE_MODULE(rproxy);
 
 #define LINGER apr_time_from_sec(1)     /* a request body may go on behind its answer */
 #define REFILL apr_time_from_sec(1)
-#define HEAD_MOST (2 * RP_HTTP_HEAD_MAX)    /* of a head that is answered with a status */
+#define HEAD_MOST (2 * RP_HTTP_HEAD_MAX)    /* bytes of a head that is read to its end */
 
 static nghttp2_session_callbacks *callbacks;
 static nghttp2_option *options;
@@ -31,7 +31,8 @@ static const struct {
     [RP_H2_PRIORITY] = { 500, 100 },
     [RP_H2_WINDOW_UPDATE] = { 5000, 500 },
     [RP_H2_MALFORMED] = { 100, 10 },
-    [RP_H2_CONTINUATION] = { 0, 0 }
+    [RP_H2_CONTINUATION] = { 0, 0 },
+    [RP_H2_HEAD] = { 0, 0 }
 };
 
 /* ---- nuisances ------------------------------------------------------------------------------- */
@@ -61,10 +62,25 @@ void rp_h2_earn(rp_h2_session *session)
     session->budget[RP_H2_PING] += session->budget[RP_H2_PING] < tolerance[RP_H2_PING].most;
 }
 
+static int has_spent_much(const rp_h2_session *session, rp_h2_nuisance nuisance)
+{
+    return session->budget[nuisance] < tolerance[nuisance].most * 7 / 8;
+}
+
+void rp_h2_forgive(rp_h2_session *session)
+{
+    refill(session);
+    session->d->costly = 0;
+    for (int i = 0; i < RP_H2_NUISANCES; i++) {
+        session->d->costly |= has_spent_much(session, (rp_h2_nuisance)i) != 0;
+    }
+}
+
 int rp_h2_tolerates(rp_h2_session *session, rp_h2_nuisance nuisance)
 {
-    if (session->budget[nuisance] <= 0) {
+    if (has_spent_much(session, nuisance)) {
         refill(session);
+        session->d->costly |= has_spent_much(session, nuisance) != 0;
     }
     if (session->budget[nuisance] > 0) {
         session->budget[nuisance]--;
@@ -131,9 +147,9 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, nghttp2_rc
     }
     rp_h2_add_field(stream, name, value);
     if (stream->head_size > HEAD_MOST) {
-        /* A few bytes that stand for many: from here on nghttp2 only keeps its table right. */
-        rp_h2_tolerates(baton, RP_H2_MALFORMED);
-        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+        /* Not even the table of its fields is kept right: that alone would take milliseconds. */
+        rp_h2_tolerates(baton, RP_H2_HEAD);
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
     return 0;
 }

@@ -25,6 +25,7 @@ typedef enum rp_h2_nuisance {
     RP_H2_WINDOW_UPDATE,
     RP_H2_MALFORMED,                    /* requests that are refused as malformed */
     RP_H2_CONTINUATION,                 /* of one head; counted by nghttp2 */
+    RP_H2_HEAD,                         /* a few bytes that stand for many */
     RP_H2_NUISANCES
 } rp_h2_nuisance;
 
@@ -136,6 +137,9 @@ void rp_h2_earn(rp_h2_session *session);
 
 /** Takes one from the budget; zero: it was used up, and the connection ends. */
 int rp_h2_tolerates(rp_h2_session *session, rp_h2_nuisance nuisance);
+
+/** Time has passed: what the client did may not count any more. */
+void rp_h2_forgive(rp_h2_session *session);
 
 /* rp_h2_head.c */
 

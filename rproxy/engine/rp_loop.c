@@ -210,23 +210,39 @@ static void run_timers(rp_loop *loop)
 
 /* ---- tasks and mail -------------------------------------------------------------------------- */
 
-void rp_loop_later(rp_loop *loop, rp_loop_task *task)
+static void clear(rp_loop_tasks *tasks)
+{
+    tasks->first = NULL;
+    tasks->end = &tasks->first;
+}
+
+static void append(rp_loop_tasks *tasks, rp_loop_task *task)
 {
     if (!task->queued) {
         task->queued = 1;
         task->next = NULL;
-        *loop->tasks_end = task;
-        loop->tasks_end = &task->next;
+        *tasks->end = task;
+        tasks->end = &task->next;
     }
+}
+
+void rp_loop_later(rp_loop *loop, rp_loop_task *task)
+{
+    append(&loop->tasks, task);
+}
+
+void rp_loop_last(rp_loop *loop, rp_loop_task *task)
+{
+    append(&loop->last, task);
 }
 
 /* One alone would gain nothing. */
 static void prepare_tasks(rp_loop *loop)
 {
-    if (!loop->batch || !loop->tasks || !loop->tasks->next) {
+    if (!loop->batch || !loop->tasks.first || !loop->tasks.first->next) {
         return;
     }
-    for (rp_loop_task *task = loop->tasks; task; task = task->next) {
+    for (rp_loop_task *task = loop->tasks.first; task; task = task->next) {
         if (task->prepare) {
             task->prepare(task, loop->batch);
         }
@@ -238,11 +254,10 @@ static void prepare_tasks(rp_loop *loop)
  * keeps the others waiting. */
 static void run_tasks(rp_loop *loop)
 {
-    rp_loop_task *task = loop->tasks;
+    rp_loop_task *task = loop->tasks.first;
 
     prepare_tasks(loop);
-    loop->tasks = NULL;
-    loop->tasks_end = &loop->tasks;
+    clear(&loop->tasks);
     while (task) {
         rp_loop_task *next = task->next;
 
@@ -250,6 +265,21 @@ static void run_tasks(rp_loop *loop)
         task->run(task);
         task = next;
     }
+}
+
+static void run_one_of_last(rp_loop *loop)
+{
+    rp_loop_task *task = loop->last.first;
+
+    if (!task) {
+        return;
+    }
+    loop->last.first = task->next;
+    if (!task->next) {
+        clear(&loop->last);
+    }
+    task->queued = 0;
+    task->run(task);
 }
 
 void rp_loop_send(rp_loop *loop, rp_loop_mail *mail)
@@ -361,7 +391,7 @@ static int milliseconds_to_wait(const rp_loop *loop)
     const rp_heap_entry *first = rp_heap_first(&loop->deadlines);
     apr_time_t until = loop->next_tick;
 
-    if (loop->tasks) {
+    if (loop->tasks.first || loop->last.first) {
         return 0;
     }
     if (first && first->due < until) {
@@ -389,6 +419,7 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *baton)
         tell_all(loop, events, count);
         run_timers(loop);
         run_tasks(loop);
+        run_one_of_last(loop);
         keep_unread(loop);
         if (loop->now >= loop->next_tick) {
             loop->next_tick = loop->now + TICK;
@@ -411,7 +442,8 @@ apr_status_t rp_loop_create(rp_loop **created, apr_pool_t *pool)
     rp_loop *loop = apr_pcalloc(pool, sizeof(*loop));
     apr_allocator_t *allocator;
 
-    loop->tasks_end = &loop->tasks;
+    clear(&loop->tasks);
+    clear(&loop->last);
     pthread_mutex_init(&loop->lock, NULL);
     loop->epfd = epoll_create1(EPOLL_CLOEXEC);
     loop->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);

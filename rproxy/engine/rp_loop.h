@@ -59,6 +59,11 @@ typedef struct rp_loop_task {
     int queued;
 } rp_loop_task;
 
+/** A queue. */
+typedef struct rp_loop_tasks {
+    rp_loop_task *first, **end;
+} rp_loop_tasks;
+
 /** A deadline. Embed as a member; zero-initialise but for expired. */
 typedef struct rp_loop_timer {
     rp_heap_entry entry;                /* its due time may be earlier than due: see set */
@@ -88,7 +93,8 @@ struct rp_loop {
     rp_watch *watches;
     int watch_count;
     rp_heap deadlines;
-    rp_loop_task *tasks, **tasks_end;
+    rp_loop_tasks tasks;
+    rp_loop_tasks last;                 /* one of them a round, behind everything else */
     rp_batch *batch;                    /* NULL: everyone reads and writes by himself */
     rp_ahead *aheads;                   /* what was received ahead in this round */
     int ahead_count;
@@ -137,6 +143,10 @@ void rp_loop_drop_timer(rp_loop *loop, rp_loop_timer *timer);
 
 /** Runs the task in this round or the next. */
 void rp_loop_later(rp_loop *loop, rp_loop_task *task);
+
+/** Runs the task when it is its turn among those that were queued like this. Each of them lets all
+ * that has happened meanwhile go first; prepare() isn't called. A task is in one queue at most. */
+void rp_loop_last(rp_loop *loop, rp_loop_task *task);
 
 /** From any thread. */
 void rp_loop_send(rp_loop *loop, rp_loop_mail *mail);

@@ -150,7 +150,7 @@ static const struct {
 /* In the order of rp_h2_nuisance. */
 const char *const rp_stats_h2_nuisances[RP_STAT_H2_NUISANCE_COUNT] = {
     "RST_STREAM", "SETTINGS", "PING", "empty-DATA", "PRIORITY", "WINDOW_UPDATE", "malformed",
-    "CONTINUATION"
+    "CONTINUATION", "head"
 };
 
 static int status_hook(request_rec *r, int flags)

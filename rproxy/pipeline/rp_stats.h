@@ -11,7 +11,7 @@
 #include "httpd.h"
 #include "rproxy/rp_reason.h"
 
-#define RP_STAT_H2_NUISANCE_COUNT 8     /* names in rp_stats.c */
+#define RP_STAT_H2_NUISANCE_COUNT 9     /* names in rp_stats.c */
 
 typedef enum rp_stat {
     RP_STAT_REQUESTS,                   /* exchanges started */

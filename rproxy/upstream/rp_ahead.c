@@ -9,6 +9,8 @@
 #include "httpd.h"
 #include "rproxy/upstream/rp_ahead.h"
 
+#define PIECES_MAX 64                   /* handed to one sendmsg(); below every IOV_MAX */
+
 static ssize_t receive(int fd, char *buffer, apr_size_t size)
 {
     ssize_t count;
@@ -47,6 +49,27 @@ ssize_t rp_receive(rp_ahead **holder, int fd, char *buffer, apr_size_t size)
         }
     }
     return (ssize_t)taken;
+}
+
+ssize_t rp_send(apr_ssize_t *sent_ahead, int fd, const struct iovec *vector, int count)
+{
+    struct msghdr message = {
+        .msg_iov = (struct iovec *)vector,      /* sendmsg() does not write to it */
+        .msg_iovlen = (apr_size_t)(count < PIECES_MAX ? count : PIECES_MAX)
+    };
+    ssize_t sent = *sent_ahead;
+
+    *sent_ahead = 0;
+    if (sent > 0) {
+        return sent;
+    }
+    do {
+        /* One piece is what there is mostly; the shorter way into the kernel counts. */
+        sent = count == 1
+            ? send(fd, vector->iov_base, vector->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
+            : sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    } while (sent < 0 && errno == EINTR);
+    return sent;
 }
 
 void rp_ahead_keep(rp_ahead *ahead)

@@ -13,7 +13,6 @@
 #include "rproxy/upstream/rp_upstream_private.h"
 
 #define DETAIL_MAX 512
-#define WRITE_VECTOR_MAX 64             /* pieces handed to one sendmsg(); below every IOV_MAX */
 
 /* ---- failures -------------------------------------------------------------------------------- */
 
@@ -146,18 +145,8 @@ static rp_io plain_read(rp_conn *conn, char *buffer, apr_size_t size, apr_size_t
 static rp_io plain_write(rp_conn *conn, const struct iovec *vector, int count,
                          apr_size_t *written)
 {
-    struct msghdr message = {
-        .msg_iov = (struct iovec *)vector,      /* sendmsg() does not write to it */
-        .msg_iovlen = count < WRITE_VECTOR_MAX ? count : WRITE_VECTOR_MAX
-    };
-    ssize_t sent = conn->sent_ahead;
-    if (sent <= 0) {
-        do {
-            sent = count == 1 ? send(conn->fd, vector->iov_base, vector->iov_len, MSG_NOSIGNAL)
-                              : sendmsg(conn->fd, &message, MSG_NOSIGNAL);
-        } while (sent < 0 && errno == EINTR);
-    }
-    conn->sent_ahead = 0;
+    ssize_t sent = rp_send(&conn->sent_ahead, conn->fd, vector, count);
+
     if (sent >= 0) {
         *written = (apr_size_t)sent;
         return RP_IO_DONE;

@@ -143,6 +143,24 @@ static void is_read_in_order(void)
     ok(!holder, "nobody wants it");
 }
 
+/* What was sent ahead isn't sent again. */
+static void is_sent_once(void)
+{
+    const struct iovec pieces[] = { { "one", 3 }, { "two", 3 } };
+    apr_ssize_t ahead = 2;
+    char got[16];
+
+    ok(rp_send(&ahead, ours[8], pieces, 2) == 2 && ahead == 0, "what was sent ahead is told, once");
+    ok(recv(theirs[8], got, sizeof(got), 0) == -1 && errno == EAGAIN, "and not sent again");
+    ahead = -EAGAIN;
+    ok(rp_send(&ahead, ours[8], pieces, 2) == 6 && ahead == 0, "what was not is sent now");
+    ok(rp_send(&ahead, ours[8], pieces, 1) == 3, "one piece");
+    ok(recv(theirs[8], got, sizeof(got), 0) == 9 && memcmp(got, "onetwoone", 9) == 0,
+       "all of it arrives in its order");
+    close(theirs[9]);
+    ok(rp_send(&ahead, ours[9], pieces, 1) == -1 && errno == EPIPE, "an error, and no signal");
+}
+
 static void may_be_missing(void)
 {
     struct rlimit before, none;
@@ -172,5 +190,6 @@ int main(void)
     else {
         printf("# io_uring isn't to be had here: each task of a loop writes by itself\n");
     }
+    is_sent_once();
     return tap_done();
 }
