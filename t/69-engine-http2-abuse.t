@@ -324,7 +324,6 @@ for my $name (sort keys %FLOODS) {
     };
 }
 
-# Nobody heeds them (RFC 9113 section 5.3.2).
 # Its requests are served behind those of others from here on, until it has been good for a while.
 behaviour 'a client that does much of what is bounded', @engine, sub {
     my ($t) = @_;
@@ -349,6 +348,7 @@ behaviour 'a client that does much of what is bounded', @engine, sub {
     is(scalar(grep { $_->ping } @clients), 4, 'and its connections stay');
 };
 
+# Nobody heeds them (RFC 9113 section 5.3.2).
 behaviour 'very many PRIORITY', @engine, sub {
     my ($t) = @_;
     proxied($t);
@@ -451,6 +451,8 @@ behaviour 'a small head, or trailer section, that expands to a huge one', @engin
             $_[0]->begin_block(repeated(['x-a', 'b' x 4000], $times), 1);
         });
     }
+    is_deeply([grep { !m{^/(?:before|after)$} } map { $_->target } $up->requests], [],
+        'nothing of it reached the upstream');
     ends_with_calm($t, 'head', sub {
         my ($h2) = @_;
         my $exchange = $h2->begin_fields([@POST], 0);

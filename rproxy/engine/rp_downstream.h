@@ -29,8 +29,8 @@ typedef struct rp_protocol {
      * or the client has ended its direction (d->left). */
     void (*ready)(rp_downstream *d);
 
-    /** ready() is about to be called by rp_downstream_again(): puts into the batch what it will
-     * write first, where that is known. NULL: never. */
+    /** ready() is about to be called by rp_downstream_again(), for a connection that isn't costly:
+     * puts into the batch what it will write first, where that is known. NULL: never. */
     void (*prepare)(rp_downstream *d, rp_batch *batch);
 
     /** The deadline of rp_downstream_set_deadline() is over. */

@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
+#include <sys/uio.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include "rproxy/engine/rp_engine_private.h"

@@ -135,7 +135,8 @@ apr_time_t rp_h2_head_deadline(const rp_h2_session *session);
 /** A DATA frame was sent: a client that takes much has to answer for it. */
 void rp_h2_earn(rp_h2_session *session);
 
-/** Takes one from the budget; zero: it was used up, and the connection ends. */
+/** Takes one from the budget, and makes the connection costly when much of it is spent. Zero: it
+ * was used up, and the connection ends. */
 int rp_h2_tolerates(rp_h2_session *session, rp_h2_nuisance nuisance);
 
 /** Time has passed: what the client did may not count any more. */

@@ -29,13 +29,13 @@ sub workloads {
     return "hostile $options->{minutes} min";
 }
 
-# For what another machine would do at once: beside a busy proxy it would wait for its CPU.
-my @at_once = system('chrt -r 1 true 2>/dev/null') == 0 ? qw(chrt -r 1) : ();
+# Runs what another machine would do at once: beside a busy proxy it would wait for its CPU.
+my @at_once;
 
 sub run {
     my ($setup, $options) = @_;
-    if (@at_once) {
-        system(@at_once[0, 1], '-p', 1, $setup->{slow}{process}{pid});
+    if (system("chrt -r -p 1 $setup->{slow}{process}{pid} 2>/dev/null") == 0) {
+        @at_once = qw(chrt -r 1);
     }
     else {
         warn "bench: the good clients and the backend get no real-time priority here: their "
