@@ -13,7 +13,7 @@ use RProxy::Tunnel;
 use RProxy::WebSocket;
 use Time::HiRes ();
 
-use constant { MIB => 1_048_576, WINDOW => 65_535 };
+use constant { MIB => 1_048_576, WINDOW => 65_535, MANY => 40 };
 # A sanitizer keeps what was freed.
 use constant ROOM => MIB * ($ENV{RPROXY_PRELOAD} || $ENV{RPROXY_VALGRIND} ? 16 : 1);
 
@@ -462,6 +462,34 @@ behaviour 'a client that cancels a stream cancels it at the upstream', @engine, 
     $up->reply_with(200, [], 'good');
     is($h2->get('/')->body, 'good', 'the connection goes on');
     ok($t->wait_access_log(qr{"GET /body HTTP/2\.0"}), 'what was begun is logged');
+};
+
+# More than a round of the loop steps: the ends, and the requests behind them, take several.
+behaviour 'a client that cancels many streams and asks again', @engine, sub {
+    my ($t) = @_;
+    my $up = proxied($t);
+    $up->on_connection(sub {
+        my ($conn) = @_;
+        my $request = $conn->read_request or return;
+        return $conn->respond(200, [], 'good') if $request->target !~ m{^/held};
+        $conn->notify('arrived');
+        $conn->wait_closed;
+        $conn->notify('closed');
+    });
+    $t->start;
+    my $h2 = connect_h2($t);
+    $h2->wait_settings;
+    my @held;
+    $h2->together(sub { @held = map { get_with($h2, '/held') } 1 .. MANY });
+    wait_until('the requests at the upstream', undef, sub { $up->count('arrived') == MANY });
+    my @again;
+    $h2->together(sub {
+        $h2->send_reset($_->id) for @held;
+        @again = map { get_with($h2, '/again') } 1 .. MANY;
+    });
+    is(scalar(grep { $_->response->body eq 'good' } @again), MANY, 'it is answered');
+    wait_until('the ends at the upstream', undef, sub { $up->count('closed') == MANY });
+    is(scalar($up->connections), 2 * MANY, 'no cancelled one was sent twice');
 };
 
 behaviour 'an answer that breaks off', @engine, sub {

@@ -11,7 +11,7 @@ use RProxy::Test;
 use RProxy::H2;
 use Time::HiRes ();
 
-use constant { MIB => 1_048_576, STREAMS => 100, NULL => "\0" };
+use constant { MIB => 1_048_576, STREAMS => 100, UNDER_WAY => 40, NULL => "\0" };
 # A sanitizer keeps what was freed.
 use constant ROOM => MIB * ($ENV{RPROXY_PRELOAD} || $ENV{RPROXY_VALGRIND} ? 16 : 1);
 
@@ -346,6 +346,33 @@ behaviour 'a client that does much of what is bounded', @engine, sub {
     }
     is($wrong, 0, 'all of its other requests are served');
     is(scalar(grep { $_->ping } @clients), 4, 'and its connections stay');
+};
+
+behaviour 'a connection that ends with streams under way', @engine, sub {
+    my ($t) = @_;
+    my $up = proxied($t);
+    $up->on_connection(sub {
+        my ($conn) = @_;
+        my $request = $conn->read_request or return;
+        return $conn->respond(200, [], "upstream\n") if $request->target ne '/x';
+        $conn->notify('arrived');
+        $conn->wait_closed;
+        $conn->notify('closed');
+    });
+    $t->start;
+    ends_with_calm($t, 'SETTINGS', sub {
+        my ($h2) = @_;
+        $h2->together(sub { $h2->begin_fields(\@GET, 1) for 1 .. UNDER_WAY });
+        wait_until('the requests at the upstream', undef,
+            sub { $up->count('arrived') == UNDER_WAY });
+        for (1 .. 2000) {
+            $FLOODS{SETTINGS}->($h2) or last;
+        }
+    });
+    wait_until('the ends at the upstream', undef, sub { $up->count('closed') == UNDER_WAY });
+    wait_until('the lines of the access log', undef,
+        sub { UNDER_WAY == grep { m{^499 .*"GET /x HTTP/2\.0"$} } $t->access_log });
+    pass('every exchange has ended, and is logged');
 };
 
 # Nobody heeds them (RFC 9113 section 5.3.2).

@@ -7,7 +7,8 @@
  * streams at once.
  *
  * No callback writes, and none steps an exchange: a stream that has something to do is due, and is
- * stepped when the bytes that came have all been looked at. */
+ * stepped behind the events of the round, some streams of a connection in each round: few bytes may
+ * ask for a hundred upstream connections to be opened or closed. */
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,8 @@
 #include "rproxy/pipeline/rp_park_timer.h"
 
 #define READ_ROUNDS 16                  /* reads before others have their turn */
+#define STEPS 16                        /* due streams of a round */
+#define COSTLY_STEPS 4                  /* ... of a client that does what costs much */
 #define FRAME_MOST 16402                /* bytes that nghttp2 may hand out at once */
 #define CONNECTION_WINDOW (1 << 24)     /* streams' own windows bound what waits */
 #define UNSENT_MOST (1 << 17)           /* bytes in the socket that are not sent yet */
@@ -42,6 +45,7 @@ static rp_h2_session *open_session(rp_downstream *d)
         return NULL;
     }
     session->d = d;
+    session->due_end = &session->due;
     if (!rp_h2_open(session)) {
         free(session);
         return NULL;
@@ -66,15 +70,14 @@ static void drop_out(rp_h2_session *session)
     }
 }
 
-/* Gathers frames as long as there is room for the next one. was_due is the session's due streams
- * before: one that has become due may have more of what is urgent. */
-static void gather(rp_h2_session *session, const rp_h2_stream *was_due)
+/* Gathers frames as long as there is room for the next one. */
+static void gather(rp_h2_session *session)
 {
     if (!session->out) {
         session->out = rp_loop_buffer_get(session->d->loop);
         session->out_start = session->out_end = 0;
     }
-    while (RP_LOOP_BUFFER - session->out_end >= FRAME_MOST && session->due == was_due) {
+    while (RP_LOOP_BUFFER - session->out_end >= FRAME_MOST && !session->yielding) {
         const uint8_t *frames;
         ssize_t len = nghttp2_session_mem_send(session->ng, &frames);
 
@@ -108,16 +111,16 @@ static rp_io write_out(rp_h2_session *session)
 /* Sends what there is. RP_IO_AGAIN: the client doesn't take it now. */
 static rp_io send_all(rp_h2_session *session)
 {
-    const rp_h2_stream *was_due = session->due;
     rp_io io = RP_IO_DONE;
 
+    session->yielding = 0;
     do {
-        gather(session, was_due);
+        gather(session);
         if (session->out_end == 0) {
             break;
         }
         io = write_out(session);
-    } while (io == RP_IO_DONE && session->due == was_due);
+    } while (io == RP_IO_DONE && !session->yielding);
     if (session->out_end == 0) {
         drop_out(session);
     }
@@ -173,19 +176,23 @@ static int read_all(rp_h2_session *session)
     return fine;
 }
 
+/* How many of the due streams are stepped in a round; those that it makes due are not among them. */
+static int steps(const rp_h2_session *session)
+{
+    int most = session->d->costly ? COSTLY_STEPS : STEPS;
+
+    return session->due_count < most ? session->due_count : most;
+}
+
 static void step_due(rp_h2_session *session)
 {
-    rp_h2_stream *due = session->due;
+    rp_h2_stream *stream;
 
-    session->due = NULL;
-    while (due) {
-        rp_h2_stream *stream = due;
-
-        due = stream->next_due;
-        stream->is_due = 0;
-        /* What the next step does to the others does not reach this list: they are in it, or put
-         * themselves on the session's. */
+    for (int left = steps(session); left > 0 && (stream = rp_h2_next_due(session)); left--) {
         rp_h2_step(&stream->base, stream->base.x.yielded);
+    }
+    if (session->due) {
+        rp_h2_make_ready(session);
     }
 }
 
@@ -210,7 +217,7 @@ static void set_deadline(rp_h2_session *session)
     rp_downstream_set_deadline(d, due);
 }
 
-/* The client has gone, with what waits for it. */
+/* The client has gone, or is told to, with what waits for it. */
 static void lose_all(rp_h2_session *session)
 {
     rp_h2_stream *next;
@@ -231,10 +238,43 @@ static void lose_all(rp_h2_session *session)
 
 static void drain(rp_downstream *d);
 
+/* Exchanges may go on, and end, behind the client's back. */
+static void end_if_empty(rp_h2_session *session)
+{
+    rp_downstream *d = session->d;
+
+    if (session->stream_count > 0) {
+        return;
+    }
+    if (d->ended) {
+        rp_downstream_abort(d, 0);
+    }
+    else {
+        rp_downstream_close(d);
+    }
+}
+
+/* Nothing more is read or written. */
+static void leave(rp_h2_session *session)
+{
+    if (session->stream_count > 0) {
+        rp_downstream_end_write(session->d);
+        lose_all(session);
+    }
+    end_if_empty(session);
+}
+
+static int is_at_end(const rp_h2_session *session)
+{
+    return !session->blocked && !session->due
+        && ((!nghttp2_session_want_read(session->ng) && !nghttp2_session_want_write(session->ng))
+            || (session->ending && session->stream_count == 0));
+}
+
 static void ready(rp_downstream *d)
 {
     rp_h2_session *session = d->session ? d->session : open_session(d);
-    int fine;
+    int were_due, fine;
 
     if (!session) {
         rp_downstream_abort(d, 0);
@@ -246,29 +286,22 @@ static void ready(rp_downstream *d)
     if (d->costly) {
         rp_h2_forgive(session);
     }
+    /* First, as it was prepared: see prepare(). */
+    were_due = session->due_count;
+    step_due(session);
     fine = session->lost || read_all(session);
     if (!fine && d->ended) {
         lose_all(session);
     }
-    step_due(session);
     if (session->lost) {
-        if (session->stream_count == 0) {
-            rp_downstream_abort(d, 0);
-        }
+        end_if_empty(session);
         return;
     }
-    if (fine && send_all(session) == RP_IO_FAILED) {
-        fine = 0;
+    if (fine && were_due == 0 && session->due) {
+        return;                         /* what has come is prepared with that of others */
     }
-    if (!fine) {
-        send_all(session);              /* a GOAWAY that says why */
-        rp_downstream_close(d);
-        return;
-    }
-    if (!session->blocked && !session->due
-        && ((!nghttp2_session_want_read(session->ng) && !nghttp2_session_want_write(session->ng))
-            || (session->ending && session->stream_count == 0))) {
-        rp_downstream_close(d);
+    if (send_all(session) == RP_IO_FAILED || !fine || is_at_end(session)) {
+        leave(session);                 /* a GOAWAY, if there is one, says why */
         return;
     }
     set_deadline(session);
@@ -280,9 +313,12 @@ static void ready(rp_downstream *d)
 static void prepare(rp_downstream *d, rp_batch *batch)
 {
     rp_h2_session *session = d->session;
+    rp_h2_stream *stream = session ? session->due : NULL;
 
-    for (rp_h2_stream *stream = session ? session->due : NULL; stream; stream = stream->next_due) {
-        rp_engine_send_ahead(&stream->base, batch);
+    for (int left = session ? steps(session) : 0; left > 0; left--, stream = stream->next_due) {
+        if (stream->open) {
+            rp_engine_send_ahead(&stream->base, batch);
+        }
     }
 }
 
@@ -342,6 +378,7 @@ static void closed(rp_downstream *d)
 
     for (rp_h2_stream *stream = session->streams, *next; stream; stream = next) {
         next = stream->next;
+        session->abandoned += stream->open;
         stream->open = 0;
         if (!stream->over && stream->base.in_exchange) {
             stream->base.x.client_gone = 1;

@@ -362,6 +362,7 @@ int rp_h2_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *he
         rp_h2_expect_progress(stream);
     }
     else if (stream->base.x.client_blocked && stream->piece_count < RP_H2_PIECES) {
+        stream->session->yielding = 1;
         rp_h2_make_due(stream);
     }
     return 0;

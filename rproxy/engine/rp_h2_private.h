@@ -35,9 +35,10 @@ typedef struct rp_h2_session {
     rp_downstream *d;
     nghttp2_session *ng;
     rp_h2_stream *streams;              /* all; those whose client has gone, too */
-    rp_h2_stream *due;                  /* to be stepped in this round */
+    rp_h2_stream *due, **due_end;       /* to be stepped, in turn */
+    int due_count;
     int stream_count;
-    int abandoned;                      /* whose client has gone and whose exchange goes on */
+    int abandoned;                      /* streams whose client has gone, for now still here */
     char *out;                          /* frames not written yet, a loop's buffer; NULL: none */
     unsigned int out_start, out_end;
     apr_time_t idle_since;              /* no stream; also when it began */
@@ -47,9 +48,10 @@ typedef struct rp_h2_session {
     apr_time_t refilled_at;             /* the budgets */
     int budget[RP_H2_NUISANCES];
     unsigned int blocked:1;             /* the client doesn't take what is in out */
-    unsigned int lost:1;                /* the client is gone, some exchange goes on */
+    unsigned int lost:1;                /* the client is gone, or lost to us; some exchange goes on */
     unsigned int ending:1;              /* no more streams: close when all is sent */
     unsigned int any_stream:1;          /* there was one */
+    unsigned int yielding:1;            /* a stream may have more of what is urgent: step it first */
 } rp_h2_session;
 
 /** Bytes of a response body. */
@@ -68,7 +70,6 @@ struct rp_h2_stream {
     rp_h2_stream *next, **link;         /* the session's */
     rp_h2_stream *next_due;
     int32_t id;
-    int is_due;
     const char *protocol;               /* :protocol of extended CONNECT, or NULL */
     apr_size_t head_size;               /* of the fields so far, as RFC 9113 section 6.5.2 counts */
     rp_fields request_trailers;
@@ -79,7 +80,9 @@ struct rp_h2_stream {
     int piece_count;
     const rp_fields *response_trailers; /* to be sent behind the body, or NULL */
     apr_int64_t wire_in, wire_out;
+    unsigned int is_due:1;
     unsigned int open:1;                /* nghttp2 knows it */
+    unsigned int left:1;                /* ... not any more, and the exchange was told */
     unsigned int in_trailers:1;
     unsigned int in_ended:1;            /* the client has ended its direction */
     unsigned int out_ended:1;           /* nothing comes behind the pieces */
@@ -109,14 +112,17 @@ void rp_h2_end_exchange(rp_h2_stream *stream);
 /** The client has to take something of the answer in the server's Timeout from now. */
 void rp_h2_expect_progress(rp_h2_stream *stream);
 
-/** The client has gone: what goes on nevertheless does so without it. */
+/** The client has gone: the exchange learns of it in its turn. */
 void rp_h2_lose_client(rp_h2_stream *stream);
 
 /** One line of the access log, when both the exchange and the client are done with it. */
 void rp_h2_finish_stream(rp_h2_stream *stream);
 
-/** Steps the stream's exchange in this round. */
+/** Steps the stream's exchange in its turn. */
 void rp_h2_make_due(rp_h2_stream *stream);
+
+/** Takes the first of the due streams, or NULL. */
+rp_h2_stream *rp_h2_next_due(rp_h2_session *session);
 
 /** Frames were submitted: they are sent at the end of the round. */
 void rp_h2_make_ready(rp_h2_session *session);

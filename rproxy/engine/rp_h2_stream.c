@@ -41,16 +41,21 @@ rp_h2_stream *rp_h2_new_stream(rp_h2_session *session, int32_t id)
 
 static void forget_due(rp_h2_stream *stream)
 {
-    rp_h2_stream **link = &stream->session->due;
+    rp_h2_session *session = stream->session;
+    rp_h2_stream **link = &session->due;
 
-    while (stream->is_due && *link) {
-        if (*link == stream) {
-            *link = stream->next_due;
-            stream->is_due = 0;
-            return;
-        }
+    if (!stream->is_due) {
+        return;
+    }
+    while (*link != stream) {
         link = &(*link)->next_due;
     }
+    *link = stream->next_due;
+    if (!*link) {
+        session->due_end = link;
+    }
+    stream->is_due = 0;
+    session->due_count--;
 }
 
 static void drop_stream(rp_h2_stream *stream)
@@ -65,6 +70,7 @@ static void drop_stream(rp_h2_stream *stream)
         stream->next->link = stream->link;
     }
     session->stream_count--;
+    session->abandoned -= !stream->open;
     session->idle_since = session->d->loop->now;
     rp_engine_drop_request(&session->d->engine->h2_streams, &stream->base);
 }
@@ -76,12 +82,26 @@ void rp_h2_make_ready(rp_h2_session *session)
 
 void rp_h2_make_due(rp_h2_stream *stream)
 {
+    rp_h2_session *session = stream->session;
+
     if (!stream->is_due) {
         stream->is_due = 1;
-        stream->next_due = stream->session->due;
-        stream->session->due = stream;
-        rp_h2_make_ready(stream->session);
+        stream->next_due = NULL;
+        *session->due_end = stream;
+        session->due_end = &stream->next_due;
+        session->due_count++;
+        rp_h2_make_ready(session);
     }
+}
+
+rp_h2_stream *rp_h2_next_due(rp_h2_session *session)
+{
+    rp_h2_stream *stream = session->due;
+
+    if (stream) {
+        forget_due(stream);
+    }
+    return stream;
 }
 
 void rp_h2_reset(rp_h2_stream *stream, uint32_t error)
@@ -132,7 +152,6 @@ void rp_h2_end_exchange(rp_h2_stream *stream)
         rp_access_log_failure(q->d->engine->log, q);
     }
     if (!stream->open) {
-        stream->session->abandoned -= x->client_gone && x->settings->ignore_client_abort;
         rp_h2_finish_stream(stream);
         return;
     }
@@ -162,22 +181,33 @@ void rp_h2_end_exchange(rp_h2_stream *stream)
     }
 }
 
+/* Closing what the upstream still works on takes longer than anything else that a client can ask
+ * for with a few bytes: not here, where it may be one of a hundred. */
 void rp_h2_lose_client(rp_h2_stream *stream)
 {
-    rp_engine_request *q = &stream->base;
-
+    stream->session->abandoned += stream->open;
     stream->open = 0;
-    if (stream->over || !q->in_exchange) {
+    if (stream->over || !stream->base.in_exchange) {
         rp_h2_finish_stream(stream);
     }
-    else if (rp_engine_client_left(q)) {
-        rp_h2_end_exchange(stream);
-    }
     else {
-        q->x.client_gone = 1;           /* the upstream gets all of it */
-        stream->session->abandoned++;
         rp_h2_make_due(stream);
     }
+}
+
+/* Nonzero if that has ended the exchange, and the stream. */
+static int has_left(rp_h2_stream *stream)
+{
+    if (stream->open || stream->left) {
+        return 0;
+    }
+    stream->left = 1;
+    if (rp_engine_client_left(&stream->base)) {
+        rp_h2_end_exchange(stream);
+        return 1;
+    }
+    stream->base.x.client_gone = 1;     /* the upstream gets all of it */
+    return 0;
 }
 
 void rp_h2_step(rp_engine_request *q, int upstream_ready)
@@ -185,7 +215,7 @@ void rp_h2_step(rp_engine_request *q, int upstream_ready)
     rp_h2_stream *stream = (rp_h2_stream *)q;
     int again;
 
-    if (stream->over) {
+    if (stream->over || has_left(stream)) {
         return;
     }
     if (rp_exchange_step(&q->x, upstream_ready) != RP_OUTCOME_RUNNING) {
