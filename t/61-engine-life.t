@@ -9,6 +9,7 @@ use lib "$FindBin::Bin/lib";
 use RProxy::Test;
 use RProxy::Tunnel;
 use RProxy::WebSocket;
+use POSIX ();
 use Time::HiRes ();
 
 my @engine = (lanes => [qw(engine engine-tls engine-h2)]);
@@ -250,6 +251,27 @@ behaviour 'a client that stays after its connection was ended costs nothing', @e
     my $before = $t->cpu;
     Time::HiRes::sleep(0.5);
     cmp_ok($t->cpu - $before, '<=', 20, 'next to no CPU while the server waits for its end');
+};
+
+# sched_getattr(2): the slice in ns of a thread, 0: this process. 0 where the kernel knows of none.
+my %GETATTR = ('x86_64' => 315, 'aarch64' => 275);
+
+sub slice_of {
+    my ($thread) = @_;
+    my $number = $GETATTR{ (POSIX::uname())[4] } // return 0;
+    my $attributes = "\0" x 48;
+    return 0 if syscall($number, 0 + $thread, $attributes, length $attributes, 0) != 0;
+    return unpack 'x24 Q', $attributes;
+}
+
+behaviour 'threads that compute for long let the loops go first', @engine, sub {
+    my ($t) = @_;
+    plan(skip_all => 'this kernel has no slices that can be set') if slice_of(0) == 0;
+    $t->config('RProxyPass / ' . $t->upstream->url . '/');
+    $t->start;
+    is($t->get('/')->status, 200, 'it serves');
+    my @slices = map { slice_of(m{(\d+)$}) } glob '/proc/' . $t->child_pid . '/task/*';
+    is(scalar(grep { $_ == 200_000 } @slices), 1, 'its loop has asked for short slices');
 };
 
 done_testing;

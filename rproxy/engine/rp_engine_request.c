@@ -95,7 +95,7 @@ static rp_ahead **reads(void *owner)
 {
     rp_engine_request *q = owner;
 
-    return rp_exchange_reads(&q->x);
+    return q->d->costly ? NULL : rp_exchange_reads(&q->x);
 }
 
 static const rp_loop_listener upstream = { on_upstream, RP_LOOP_NEXT, reads };

@@ -7,8 +7,8 @@
  * streams at once.
  *
  * No callback writes, and none steps an exchange: a stream that has something to do is due, and is
- * stepped behind the events of the round, some streams of a connection in each round: few bytes may
- * ask for a hundred upstream connections to be opened or closed. */
+ * stepped behind the events of the round, as many of a connection as its turn has time for: few
+ * bytes may ask for a hundred upstream connections to be opened or closed. */
 
 #include <stdlib.h>
 #include <string.h>
@@ -20,8 +20,8 @@
 #include "rproxy/pipeline/rp_park_timer.h"
 
 #define READ_ROUNDS 16                  /* reads before others have their turn */
-#define STEPS 16                        /* due streams of a round */
-#define COSTLY_STEPS 4                  /* ... of a client that does what costs much */
+#define TURN (apr_time_from_msec(1) / 4)    /* of due streams, before others have theirs */
+#define COSTLY_TURN (TURN / 4)          /* ... of a client that does what costs much */
 #define FRAME_MOST 16402                /* bytes that nghttp2 may hand out at once */
 #define CONNECTION_WINDOW (1 << 24)     /* streams' own windows bound what waits */
 #define UNSENT_MOST (1 << 17)           /* bytes in the socket that are not sent yet */
@@ -176,21 +176,27 @@ static int read_all(rp_h2_session *session)
     return fine;
 }
 
-/* How many of the due streams are stepped in a round; those that it makes due are not among them. */
-static int steps(const rp_h2_session *session)
+static apr_time_t end_of_turn(const rp_h2_session *session)
 {
-    int most = session->d->costly ? COSTLY_STEPS : STEPS;
-
-    return session->due_count < most ? session->due_count : most;
+    return apr_time_now() + (session->d->costly ? COSTLY_TURN : TURN);
 }
 
+/* The clock is asked for each, since the dearest step takes fifty times as long as the cheapest. */
 static void step_due(rp_h2_session *session)
 {
-    rp_h2_stream *stream;
+    int left = session->due_count;      /* those that it makes due are not among them */
+    apr_time_t until = left > 0 ? end_of_turn(session) : 0;
 
-    for (int left = steps(session); left > 0 && (stream = rp_h2_next_due(session)); left--) {
-        rp_h2_step(&stream->base, stream->base.x.yielded);
+    while (left-- > 0 && session->due) {
+        rp_h2_stream *stream = rp_h2_next_due(session);
+
+        rp_h2_step(stream, stream->base.x.yielded || stream->answers);
+        /* What was prepared has to be stepped in this round. */
+        if (--session->prepared <= 0 && apr_time_now() >= until) {
+            break;
+        }
     }
+    session->prepared = 0;
     if (session->due) {
         rp_h2_make_ready(session);
     }
@@ -313,11 +319,19 @@ static void ready(rp_downstream *d)
 static void prepare(rp_downstream *d, rp_batch *batch)
 {
     rp_h2_session *session = d->session;
-    rp_h2_stream *stream = session ? session->due : NULL;
+    apr_time_t until;
 
-    for (int left = session ? steps(session) : 0; left > 0; left--, stream = stream->next_due) {
+    if (!session || !session->due) {
+        return;
+    }
+    until = end_of_turn(session);
+    for (rp_h2_stream *stream = session->due; stream; stream = stream->next_due) {
         if (stream->open) {
             rp_engine_send_ahead(&stream->base, batch);
+        }
+        session->prepared++;
+        if (apr_time_now() >= until) {
+            break;
         }
     }
 }

@@ -37,6 +37,7 @@ typedef struct rp_h2_session {
     rp_h2_stream *streams;              /* all; those whose client has gone, too */
     rp_h2_stream *due, **due_end;       /* to be stepped, in turn */
     int due_count;
+    int prepared;                       /* of the first of them, what they will send is under way */
     int stream_count;
     int abandoned;                      /* streams whose client has gone, for now still here */
     char *out;                          /* frames not written yet, a loop's buffer; NULL: none */
@@ -48,10 +49,10 @@ typedef struct rp_h2_session {
     apr_time_t refilled_at;             /* the budgets */
     int budget[RP_H2_NUISANCES];
     unsigned int blocked:1;             /* the client doesn't take what is in out */
-    unsigned int lost:1;                /* the client is gone, or lost to us; some exchange goes on */
+    unsigned int lost:1;                /* the client is gone or told to; some exchange goes on */
     unsigned int ending:1;              /* no more streams: close when all is sent */
     unsigned int any_stream:1;          /* there was one */
-    unsigned int yielding:1;            /* a stream may have more of what is urgent: step it first */
+    unsigned int yielding:1;            /* step first: a stream may have more of what is urgent */
 } rp_h2_session;
 
 /** Bytes of a response body. */
@@ -81,6 +82,7 @@ struct rp_h2_stream {
     const rp_fields *response_trailers; /* to be sent behind the body, or NULL */
     apr_int64_t wire_in, wire_out;
     unsigned int is_due:1;
+    unsigned int answers:1;             /* something came from the upstream since its last step */
     unsigned int open:1;                /* nghttp2 knows it */
     unsigned int left:1;                /* ... not any more, and the exchange was told */
     unsigned int in_trailers:1;
@@ -103,8 +105,8 @@ rp_h2_stream *rp_h2_new_stream(rp_h2_session *session, int32_t id);
 /** Its head is complete: decides and starts the exchange, or answers. */
 void rp_h2_begin_exchange(rp_h2_stream *stream);
 
-/** rp_engine_request.step */
-void rp_h2_step(rp_engine_request *q, int upstream_ready);
+/** Steps its exchange; upstream_ready: something may have come from there. */
+void rp_h2_step(rp_h2_stream *stream, int upstream_ready);
 
 /** The exchange has ended: what the client gets. */
 void rp_h2_end_exchange(rp_h2_stream *stream);

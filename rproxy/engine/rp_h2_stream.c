@@ -12,13 +12,14 @@
 /* ---- streams --------------------------------------------------------------------------------- */
 
 static void stream_expired(rp_loop_timer *timer);
+static void upstream_answers(rp_engine_request *q, int upstream_ready);
 
 rp_h2_stream *rp_h2_new_stream(rp_h2_session *session, int32_t id)
 {
     rp_downstream *d = session->d;
     rp_h2_stream *stream = rp_engine_new_request(&d->engine->h2_streams, d, sizeof(*stream));
 
-    stream->base.step = rp_h2_step;
+    stream->base.step = upstream_answers;
     stream->base.request.major_version = 2;
     stream->base.keep_alive = 1;
     stream->base.server = d->c->base_server;
@@ -210,11 +211,12 @@ static int has_left(rp_h2_stream *stream)
     return 0;
 }
 
-void rp_h2_step(rp_engine_request *q, int upstream_ready)
+void rp_h2_step(rp_h2_stream *stream, int upstream_ready)
 {
-    rp_h2_stream *stream = (rp_h2_stream *)q;
+    rp_engine_request *q = &stream->base;
     int again;
 
+    stream->answers = 0;
     if (stream->over || has_left(stream)) {
         return;
     }
@@ -225,6 +227,20 @@ void rp_h2_step(rp_engine_request *q, int upstream_ready)
     rp_loop_set_timer(q->d->loop, &stream->timer, rp_engine_wait(q, &again));
     if (again) {
         rp_h2_make_due(stream);
+    }
+}
+
+/* rp_engine_request.step */
+static void upstream_answers(rp_engine_request *q, int upstream_ready)
+{
+    rp_h2_stream *stream = (rp_h2_stream *)q;
+
+    if (q->d->costly) {
+        stream->answers |= upstream_ready != 0;
+        rp_h2_make_due(stream);
+    }
+    else {
+        rp_h2_step(stream, upstream_ready);
     }
 }
 
@@ -253,7 +269,7 @@ static void stream_expired(rp_loop_timer *timer)
         rp_h2_end_exchange(stream);
         return;
     }
-    rp_h2_step(q, 0);
+    rp_h2_step(stream, 0);
 }
 
 /* The client repeats the request on a connection of its own (RFC 9113 section 7). The log says

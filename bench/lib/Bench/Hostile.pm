@@ -10,7 +10,9 @@ use IO::Socket::INET;
 use JSON::PP qw(decode_json);
 use List::Util qw(max sum0);
 use Bench::Load;
+use Bench::Machine;
 use Bench::Process;
+use Bench::Report;
 use Bench::Rounds;
 use Time::HiRes qw(time);
 
@@ -29,18 +31,20 @@ sub workloads {
     return "hostile $options->{minutes} min";
 }
 
-# Runs what another machine would do at once: beside a busy proxy it would wait for its CPU.
+# Runs what another machine would do at once: beside hostile clients it would wait for its CPU.
 my @at_once;
 
 sub run {
     my ($setup, $options) = @_;
-    if (system("chrt -r -p 1 $setup->{slow}{process}{pid} 2>/dev/null") == 0) {
+    my $backend = $setup->{slow}{process};
+    if (system("chrt -r -p 1 $backend->{pid} 2>/dev/null") == 0) {
         @at_once = qw(chrt -r 1);
     }
     else {
         warn "bench: the good clients and the backend get no real-time priority here: their "
             . "latency counts what they wait for a CPU themselves; run as root\n";
     }
+    keep_to('others', $$, $backend->tree);
     # As many as there are streams: those that wait have a connection to the backend each.
     my $profile = { http2 => 1, exposed => 1, connections => 3000, threads => 64 };
     return Bench::Rounds::run_fresh($setup, $options, workloads($options), $profile,
@@ -49,12 +53,11 @@ sub run {
 
 sub one_round {
     my ($setup, $options, $peer) = @_;
-    my $seconds = $options->{minutes} * 60;
-    my $alone_seconds = $options->{quick} ? 20 : max(60, $seconds / 10);
     my $process = $peer->{process};
+    keep_to('proxy', $process->tree);
     Bench::Load::probe($peer, $path, 37);
     steady($setup, $peer, 5);
-    my $alone = steady($setup, $peer, $alone_seconds);
+    my @alone = alone($setup, $options, $peer);
 
     my $children = children($process);
     my $before = $process->memory->{rss};
@@ -65,26 +68,60 @@ sub one_round {
         log => "$peer->{dir}/hostile.log");
     # They come one after the other: the good ones are connected before most of them.
     my ($cpu, $start) = ($attackers->cpu, time);
-    my $beside = steady($setup, $peer, $seconds);
+    my @beside = map { steady($setup, $peer, 60) } 1 .. $options->{minutes};
     $cpu = ($attackers->cpu - $cpu) / (time - $start);
     $attackers->stop;
     my $counted = decode_json(Bench::Process::read_file("$peer->{dir}/hostile.log"));
+    push @alone, alone($setup, $options, $peer) unless $options->{quick};
 
-    my @rss = @{$beside->{rss}};
-    my %errors = (alone => sum0(values %{$alone->{errors}}),
-                  beside => sum0(values %{$beside->{errors}}),
+    my @rss = map { @{$_->{rss}} } @beside;
+    my %errors = (alone => sum0(map { values %{$_->{errors}} } @alone),
+                  beside => sum0(map { values %{$_->{errors}} } @beside),
                   children => children($process) eq $children ? 0 : 1);
+    my %figures = (summary('alone', @alone), summary('beside', @beside));
     return {
-        (map { ("${_}_alone" => $alone->{"${_}_ms"}, "${_}_beside" => $beside->{"${_}_ms"}) }
-            qw(p50 p99 p999 max)),
-        p99_ratio => $beside->{p99_ms} / $alone->{p99_ms},
+        %figures,
+        p99_ratio => $figures{p99_beside} / $figures{p99_alone},
         rss_begin => $before, rss_tenth => $rss[@rss / 10], rss_most => max(@rss),
         rss_end => $rss[-1], rss_samples => \@rss,
-        cores => { alone => $alone->{cores}, beside => $beside->{cores}, attackers => $cpu },
+        cores => { attackers => $cpu, map { $_ => $figures{"cores_$_"} } qw(alone beside) },
         attacks => $counted, counters => counters($peer),
-        good => { alone => $alone, beside => $beside },
+        good => { alone => \@alone, beside => \@beside },
         errors => \%errors, error_count => sum0(values %errors),
     };
+}
+
+# The good clients without hostile ones, minute by minute: before and behind those, for the machine
+# may be in another mood by then.
+sub alone {
+    my ($setup, $options, $peer) = @_;
+    return steady($setup, $peer, 20) if $options->{quick};
+    my $minutes = max(1, int($options->{minutes} / 4));
+    return map { steady($setup, $peer, 60) } 1 .. $minutes;
+}
+
+# The medians over the minutes, and the worst of all.
+sub summary {
+    my ($when, @minutes) = @_;
+    my %figures = (cores => Bench::Report::median(map { $_->{cores} } @minutes),
+                   max => max(map { $_->{max_ms} } @minutes));
+    for my $name (qw(p50 p99 p999)) {
+        $figures{$name} = Bench::Report::median(map { $_->{"${name}_ms"} } @minutes);
+    }
+    return map { ("${_}_$when" => $figures{$_}) } keys %figures;
+}
+
+# The proxy has half of the CPUs, all else the other half: as if they were two machines.
+sub keep_to {
+    my ($half, @pids) = @_;
+    my $cores = Bench::Machine::cores();
+    return if $cores < 2;
+    my $middle = int($cores / 2);
+    my $list = $half eq 'proxy' ? '0-' . ($middle - 1) : "$middle-" . ($cores - 1);
+    for my $pid (@pids) {
+        system("taskset -apc $list $pid >/dev/null") == 0
+            or die "bench: taskset cannot keep process $pid to the CPUs $list\n";
+    }
 }
 
 # The good clients for so many seconds: their figures, the memory of the proxy in each second, and
