@@ -269,7 +269,7 @@ static void stream_expired(rp_loop_timer *timer)
         rp_h2_end_exchange(stream);
         return;
     }
-    rp_h2_step(stream, 0);
+    rp_h2_step(stream, stream->answers);
 }
 
 /* The client repeats the request on a connection of its own (RFC 9113 section 7). The log says
