@@ -55,7 +55,7 @@ static struct {
     char *out;                          /* the frame being sent to it */
     size_t out_len, out_size;
     size_t room;                        /* bytes it takes */
-    int left, again, exchanges;
+    int left, told_to_go, again, exchanges;
     apr_time_t due;
     int newest;                         /* stream id */
     nghttp2_hd_deflater *deflater;
@@ -472,7 +472,7 @@ rp_io rp_downstream_write(rp_downstream *d, const struct iovec *vector, int coun
     apr_size_t len = vector->iov_len < peer.room ? vector->iov_len : peer.room;
 
     (void)d;
-    FUZZ_ASSERT(count == 1 && vector->iov_len > 0);
+    FUZZ_ASSERT(count == 1 && vector->iov_len > 0 && !peer.told_to_go);
     if (peer.left) {
         return RP_IO_FAILED;
     }
@@ -500,6 +500,13 @@ rp_io rp_downstream_flush(rp_downstream *d)
 {
     (void)d;
     return RP_IO_DONE;
+}
+
+void rp_downstream_end_write(rp_downstream *d)
+{
+    (void)d;
+    FUZZ_ASSERT(!peer.told_to_go);
+    peer.told_to_go = 1;
 }
 
 void rp_downstream_trim(rp_downstream *d)
